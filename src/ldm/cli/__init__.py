@@ -1,0 +1,1 @@
+"""Command line: Hydra configs are checked, built and run here, and only here."""
