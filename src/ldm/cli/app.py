@@ -1,0 +1,268 @@
+"""The entry of every command: Hydra's main, with checks before and one clear line after a mistake."""
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from ldm.cli.config import check_targets, did_you_mean
+from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_override
+from ldm.cli.laws import check_laws
+
+CONFIGS = "pkg://ldm.conf"
+
+Task = Callable[[DictConfig], None]
+Main = Callable[..., int]
+
+
+def entry(
+    config_name: str,
+    *,
+    supplied: Mapping[str, Collection[str]] | None = None,
+    interrupted: Callable[[DictConfig], str] = lambda cfg: "interrupted",
+) -> Callable[[Task], Main]:
+    """Returns a decorator that makes a command of `task(cfg)`: `main(argv=None) -> exit status`.
+
+    The config is composed by Hydra from `ldm.conf` and checked before the task sees it. A mistake of the user
+    is one line on stderr and status 2, a failure one line and 1, ctrl-C one line and 130; a bug keeps its
+    traceback, and LDM_TRACEBACK=1 shows it for all.
+
+    Args:
+        config_name: the primary config, also the name of the command: ldm-<config_name>.
+        supplied: config key of a node -> arguments that the task passes when it builds the node.
+        interrupted: the line for ctrl-C once the task runs: how to go on.
+    """
+
+    def decorate(task: Task) -> Main:
+        @functools.wraps(task)
+        def main(argv: Sequence[str] | None = None) -> int:
+            return _Command(task, config_name, supplied or {}, interrupted).run(argv)
+
+        return main
+
+    return decorate
+
+
+class _Command:
+    """One call of a command: what to run and the exit statuses of its jobs (several with --multirun)."""
+
+    def __init__(
+        self,
+        task: Task,
+        config_name: str,
+        supplied: Mapping[str, Collection[str]],
+        interrupted: Callable[[DictConfig], str],
+    ) -> None:
+        self.task, self.config_name, self.supplied, self.interrupted = (
+            task,
+            config_name,
+            supplied,
+            interrupted,
+        )
+        self.statuses: list[int] = []
+        self.args = Namespace()
+
+    def run(self, argv: Sequence[str] | None) -> int:
+        """Runs Hydra on the command line and returns the exit status."""
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+        register_resolvers()
+        with _argv(argv):
+            try:
+                self.args = self._parse()
+                sys.argv += _rank_overrides(self.args, self.config_name)
+                hydra.main(version_base="1.3", config_path=CONFIGS, config_name=self.config_name)(
+                    self._job()
+                )()
+                sys.stdout.flush()
+            except SystemExit as error:
+                return _status_of(error)
+            except KeyboardInterrupt:
+                return self._say(INTERRUPTED, "interrupted")
+            except BrokenPipeError:  # the reader of `--help | head` has gone
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return FAILURE
+            except Exception as error:
+                return self._report(error, started=False)
+        return max(self.statuses, default=0)
+
+    def _parse(self) -> Namespace:
+        """The command line as Hydra reads it; a mistake in a flag is one line here, the usage text there."""
+        parser = get_args_parser()
+
+        def fail(message: str) -> None:
+            sys.exit(self._say(USAGE, f"{message} (--help, --hydra-help)"))
+
+        parser.error = fail  # type: ignore[assignment, method-assign]
+        return parser.parse_args()
+
+    def _job(self) -> Task:
+        """The task with checks before it and its errors turned into a status."""
+
+        @functools.wraps(self.task)
+        def job(cfg: DictConfig) -> None:
+            try:
+                with _as_single_run(self.args):
+                    _quieten_other_ranks()
+                    check_targets(cfg, self.supplied)
+                    check_laws(cfg)
+                    self.task(cfg)
+            except KeyboardInterrupt:
+                sys.exit(self._say(INTERRUPTED, self.interrupted(cfg)))
+            except SystemExit as error:
+                if isinstance(
+                    error.__context__, KeyboardInterrupt
+                ):  # Lightning exits so after its tidying up
+                    sys.exit(self._say(INTERRUPTED, self.interrupted(cfg)))
+                raise
+            except Exception as error:
+                self.statuses.append(self._report(error, started=True))
+                if self.statuses[-1] == USAGE:
+                    _discard_empty_run()
+                if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
+                    raise  # another process: only the exception gets home
+
+        return job
+
+    def _report(self, error: Exception, started: bool) -> int:
+        """Says what went wrong and returns the exit status."""
+        status, line = describe(error)
+        if not started and line is None:
+            status, line = USAGE, " ".join(str(error).split())
+        key = unknown_override(error)
+        if key is not None:
+            line = f"{key}: unknown key{did_you_mean(key, self._known_keys(key)) or ';'} +{key}=... adds one"
+        if line is None or os.environ.get("LDM_TRACEBACK") == "1":
+            traceback.print_exception(error)
+            return status if line is None else self._say(status, line)
+        return self._say(status, line)
+
+    def _say(self, status: int, line: str) -> int:
+        """Prints one line to stderr, on other ranks with the rank, and returns the status."""
+        rank = _rank()
+        if rank == 0 or status != INTERRUPTED:
+            where = f" (rank {rank})" if rank else ""
+            print(f"ldm-{self.config_name}{where}: {line}", file=sys.stderr, flush=True)
+        return status
+
+    def _known_keys(self, unknown: str) -> list[str]:
+        """All keys of the config, composed again without the override that is not known."""
+        extra = [f"hydra.searchpath=[file://{os.path.abspath(self.args.config_dir)}]"]
+        kept = [o for o in self.args.overrides if o.lstrip("+~").split("=")[0] != unknown]
+        for overrides in (kept, []):
+            with (
+                contextlib.suppress(Exception),
+                hydra.initialize_config_module("ldm.conf", version_base="1.3"),
+            ):
+                name = self.args.config_name or self.config_name
+                return _keys(hydra.compose(name, overrides + (extra if self.args.config_dir else [])))
+        return []
+
+
+def register_resolvers() -> None:
+    """Makes `${wandb_offline:}` known to configs: true when there is no W&B login on this machine."""
+    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
+
+
+def _wandb_offline() -> bool:
+    if "WANDB_MODE" in os.environ:
+        return os.environ["WANDB_MODE"] != "online"
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return "WANDB_API_KEY" not in os.environ and not (netrc.is_file() and "wandb" in netrc.read_text())
+
+
+@contextlib.contextmanager
+def _argv(argv: Sequence[str] | None) -> Iterator[None]:
+    """While inside, `sys.argv` is a copy, with `argv` as the arguments if given."""
+    before = sys.argv
+    sys.argv = [*before] if argv is None else [before[0], *argv]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """All dotted keys of a config."""
+    keys = []
+    for name in cfg:
+        key = f"{prefix}{name}"
+        keys.append(key)
+        child = cfg._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            keys += _keys(child, f"{key}.")
+    return keys
+
+
+def _status_of(error: SystemExit) -> int:
+    """The exit status that a SystemExit asks for."""
+    return error.code if isinstance(error.code, int) else int(error.code is not None)
+
+
+def _rank() -> int:
+    """The rank of this process among those of one run, as far as its launcher has said."""
+    return max(int(os.environ.get(name, 0)) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+
+
+def _rank_overrides(args: Namespace, config_name: str) -> list[str]:
+    """Overrides by which a rank above 0 shares the run directory: it writes its own log and no config."""
+    shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
+    if _rank() == 0 or shows:
+        return []
+    return ["hydra.output_subdir=null", f"hydra.job.name={config_name}_rank_{_rank()}"]
+
+
+def _quieten_other_ranks() -> None:
+    """On ranks above 0 the console shows warnings only."""
+    if _rank() > 0:
+        for handler in logging.getLogger().handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def _as_single_run(args: Namespace) -> Iterator[None]:
+    """While a job of a sweep runs, command line and run directory are those of this job alone.
+
+    Lightning starts the other ranks with `sys.argv` and `hydra.run.dir`: with those of the sweep each rank
+    would start the whole sweep in a directory of its own.
+    """
+    config = HydraConfig.get()
+    if config.mode != RunMode.MULTIRUN:
+        yield
+        return
+    flags = [("--config-dir", args.config_dir), ("--config-name", args.config_name)]
+    given = [part for flag, value in flags if value for part in (flag, value)]
+    sweep = ("hydra.mode=", "hydra.sweep", "hydra.run.", "hydra/sweeper", "hydra/launcher", "hydra.launcher")
+    ours = [o for o in config.overrides.hydra if not o.startswith(sweep)]
+    with read_write(config):
+        config.run.dir = config.runtime.output_dir
+    with _argv([*given, *config.overrides.task, *ours]):
+        yield
+
+
+def _discard_empty_run() -> None:
+    """Removes the run directory if it holds nothing but what Hydra wrote there before the task began."""
+    config = HydraConfig.get()
+    run = Path(config.runtime.output_dir)
+    log = run / f"{config.job.name}.log"
+    notes = run / str(config.output_subdir)
+    if config.mode == RunMode.MULTIRUN or set(run.iterdir()) - {log, notes}:
+        return
+    if log.exists() and log.stat().st_size:
+        return
+    for path in (*notes.glob("*.yaml"), log):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        notes.rmdir()
+        run.rmdir()

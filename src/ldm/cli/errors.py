@@ -1,0 +1,95 @@
+"""Says in one line what went wrong, and whether it was the user's mistake (exit 2) or a failure (exit 1)."""
+
+import dis
+import re
+from types import TracebackType
+
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import OmegaConfBaseException
+
+from ldm.cli.config import ConfigError, did_you_mean
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def describe(error: BaseException) -> tuple[int, str | None]:
+    """Returns the exit status and one line for an error; None for a bug, which deserves its traceback."""
+    if isinstance(error, ConfigError):
+        return USAGE, _one_line(str(error))
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        return _describe_instantiation(error, error.__cause__)
+    if isinstance(error, MissingConfigException):
+        return USAGE, _describe_missing(error)
+    if isinstance(error, OverrideParseException):
+        return USAGE, f"{error.override}: {error.message.strip().splitlines()[0]}"
+    if isinstance(error, OmegaConfBaseException):
+        return USAGE, _describe_omegaconf(error)
+    if isinstance(error, HydraException):
+        return USAGE, _one_line(str(error))
+    if isinstance(error, OSError):
+        return (USAGE if isinstance(error, FileNotFoundError) else FAILURE), _describe_os(error)
+    if "No space left on device" in str(error):
+        return FAILURE, _one_line(str(error))
+    if any(kind.__name__ == "MisconfigurationException" for kind in type(error).__mro__):  # Lightning's
+        return USAGE, _one_line(str(error))
+    if _raised_by_us(error.__traceback__):
+        return (USAGE if isinstance(error, ValueError | TypeError) else FAILURE), _one_line(str(error))
+    return FAILURE, None
+
+
+def unknown_override(error: BaseException) -> str | None:
+    """The key of an override that the config does not have, when that is what the error says."""
+    found = re.match(r"Could not override '([^']+)'", str(error))
+    return found.group(1) if found else None
+
+
+def _one_line(text: str) -> str:
+    """The text with all white space, line breaks too, made single spaces."""
+    return " ".join(text.split())
+
+
+def _describe_missing(error: MissingConfigException) -> str:
+    """A config file or group option that does not exist, with the ones that do."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    options = [str(o) for o in error.options or ()]
+    if not group or not options:
+        return _one_line(str(error).split("Config search path")[0])
+    hint = did_you_mean(option, options) or ";"
+    return f"{group}={option}: no such option{hint} available: {', '.join(options)}"
+
+
+def _describe_omegaconf(error: OmegaConfBaseException) -> str:
+    """OmegaConf's first line, after the key."""
+    first = (error.msg or str(error)).strip().splitlines()[0]
+    return f"{error.full_key}: {first}" if error.full_key else first
+
+
+def _describe_instantiation(error: InstantiationException, cause: BaseException) -> tuple[int, str | None]:
+    """The cause of a failed build, with the key of the node that was built."""
+    status, line = describe(cause)
+    key = re.search(r"full_key: (\S+)", str(error))
+    return status, f"{key.group(1)}: {line}" if key and line else line
+
+
+def _describe_os(error: OSError) -> str:
+    """The reason and the path."""
+    if error.strerror is None:
+        return _one_line(str(error))
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
+def _raised_by_us(traceback: TracebackType | None) -> bool:
+    """Whether a `raise` statement of `ldm` made the error: then it was foreseen and has a message."""
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    frame = traceback.tb_frame
+    opcode = frame.f_code.co_code[traceback.tb_lasti]
+    ours = frame.f_globals.get("__name__", "").split(".")[0] == "ldm"
+    return ours and opcode == dis.opmap["RAISE_VARARGS"]

@@ -1,0 +1,130 @@
+"""Laws between distant keys of a config: each returns what is wrong, naming the keys, or None.
+
+A law whose keys are absent is silent. A new law is a function added to `LAWS`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ldm.cli.config import ConfigError
+
+Law = Callable[[DictConfig], str | None]
+
+
+def _first(cfg: DictConfig, *keys: str) -> tuple[str, Any]:
+    """The first of the keys that holds a value, with that value; ("", None) when none does."""
+    for key in keys:
+        value = OmegaConf.select(cfg, key)
+        if value is not None:
+            return key, value
+    return "", None
+
+
+def _target(cfg: DictConfig, key: str) -> str:
+    """The last part of a node's `_target_`, or an empty string."""
+    value = OmegaConf.select(cfg, f"{key}._target_")
+    return str(value or "").rpartition(".")[2]
+
+
+def eps_needs_noise_below_one(cfg: DictConfig) -> str | None:
+    """With zero terminal SNR x_t holds no x0, so eps says nothing about it (Lin et al. 2023)."""
+    schedule_key, schedule = _first(cfg, "diffusion.schedule", "schedule")
+    prediction_key, prediction = _first(cfg, "diffusion.prediction", "prediction")
+    if schedule is None or prediction is None:
+        return None
+    if _target(cfg, schedule_key) == "zero_snr" and _target(cfg, prediction_key) == "Epsilon":
+        return (
+            f"{prediction_key}: eps cannot be used with the zero terminal SNR of {schedule_key}; "
+            "use v or x0, or another schedule"
+        )
+    return None
+
+
+def latent_channels_fit(cfg: DictConfig) -> str | None:
+    """The backbone reads and writes as many channels as the autoencoder's latents have."""
+    identity = _target(cfg, "autoencoder") == "IdentityAutoencoder"
+    latent_key, latent = _first(cfg, "autoencoder.channels" if identity else "autoencoder.latent_channels")
+    for key in ("backbone.in_channels", "backbone.out_channels"):
+        _, channels = _first(cfg, key)
+        if latent is not None and channels is not None and channels != latent:
+            return f"{key}: must equal {latent_key}={latent}, got {channels}"
+    return None
+
+
+def _text_widths(cfg: DictConfig) -> dict[str, Any]:
+    """What the text encoder is known to give: context_dim and pooled_dim, None for nothing."""
+    kind, (_, width) = _target(cfg, "text_encoder"), _first(cfg, "text_encoder.width")
+    if kind == "TinyTextEncoder" and width is not None:
+        return {"context_dim": width, "pooled_dim": width}
+    if kind == "ClassEncoder" and width is not None:
+        return {"context_dim": None, "pooled_dim": width}
+    if kind == "NullTextEncoder":
+        return {"context_dim": None, "pooled_dim": None}
+    _, name = _first(cfg, "text_encoder.model_name")
+    if kind == "ClipTextEncoder" and name is not None:
+        from open_clip import get_model_config
+
+        text = (get_model_config(name) or {}).get("text_cfg", {})
+        return {"context_dim": text["width"]} if "width" in text else {}
+    return {}
+
+
+def context_width_fits(cfg: DictConfig) -> str | None:
+    """The backbone's cross-attention and pooled embedding are as wide as what the text encoder gives."""
+    if not _first(cfg, "backbone.context_dim")[0] and not _first(cfg, "backbone.pooled_dim")[0]:
+        return None
+    for name, given in _text_widths(cfg).items():
+        key, wanted = _first(cfg, f"backbone.{name}")
+        if wanted is not None and wanted != given:
+            text = f"{_target(cfg, 'text_encoder')} (text_encoder) gives {given or 'none'}"
+            return f"{key}: {text}, got {wanted}"
+    return None
+
+
+def batch_divides(cfg: DictConfig) -> str | None:
+    """The global batch splits evenly over devices, nodes and accumulated steps."""
+    _, batch = _first(cfg, "data.batch_size")
+    if not isinstance(batch, int):
+        return None
+    for key in ("trainer.devices", "trainer.num_nodes", "trainer.accumulate_grad_batches"):
+        _, parts = _first(cfg, key)
+        if isinstance(parts, int) and parts > 0:
+            if batch % parts:
+                return (
+                    f"data.batch_size: must be a multiple of "
+                    f"trainer.devices x num_nodes x accumulate_grad_batches, got {batch} at {key}={parts}"
+                )
+            batch //= parts
+    return None
+
+
+def guidance_needs_dropout(cfg: DictConfig) -> str | None:
+    """Guidance needs the answer to the empty caption, learned by caption dropout (Ho & Salimans 2022)."""
+    dropout_key, dropout = _first(cfg, "task.caption_dropout", "caption_dropout")
+    scale_key, scale = _first(cfg, "sampling.guidance_scale", "task.sampling.guidance_scale")
+    if dropout == 0 and scale not in (None, 1):
+        return f"{scale_key}: must be 1 when trained without caption dropout ({dropout_key}=0), got {scale}"
+    return None
+
+
+LAWS: tuple[Law, ...] = (
+    eps_needs_noise_below_one,
+    latent_channels_fit,
+    context_width_fits,
+    batch_divides,
+    guidance_needs_dropout,
+)
+
+
+def check_laws(cfg: DictConfig) -> None:
+    """Checks all laws.
+
+    Raises:
+        ConfigError: for the first law that the config breaks.
+    """
+    for law in LAWS:
+        wrong = law(cfg)
+        if wrong is not None:
+            raise ConfigError(wrong)
