@@ -1,0 +1,1 @@
+"""Noise schedules, predictions, the loss and the sampling loop."""

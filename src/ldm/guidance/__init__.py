@@ -1,0 +1,1 @@
+"""Guidance rules: they wrap the net, samplers know nothing of them."""

@@ -1,0 +1,1 @@
+"""Nets: U-Net, autoencoders, text encoders, discriminator."""

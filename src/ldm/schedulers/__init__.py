@@ -1,0 +1,1 @@
+"""Reverse-step rules, one solver family per file."""

@@ -1,0 +1,1 @@
+"""LightningModules, optimisation, EMA and callbacks."""

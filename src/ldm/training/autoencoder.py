@@ -1,0 +1,185 @@
+"""Lightning glue of the first stage: reconstruction, KL, perceptual and adversarial terms (Rombach et al. 2022, App. G)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from ldm.diffusion import random
+from ldm.models.vae import AutoencoderKL, Posterior
+from ldm.training.ema import twin_of, update_twin
+from ldm.training.optim import LRSchedule, optimizer_and_schedule
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+    """Ratio of the two losses' gradient norms at the decoder's last layer (Esser et al. 2021, Eq. 7).
+
+    Args:
+        reconstruction: scalar reconstruction loss.
+        adversarial: scalar generator loss.
+        last_layer: weight of the decoder's last convolution.
+
+    Returns: the weight of the adversarial term, in [0, 1e4], detached.
+    """
+    norms = [
+        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)
+    ]
+    return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, 1e4).detach()
+
+
+class AutoencoderTraining(pl.LightningModule):
+    """Trains a KL autoencoder: L1 + L2 + perceptual + adversarial + KL.
+
+    Args:
+        autoencoder: makes the autoencoder; called in `configure_model`.
+        optimizer: maps parameters to an optimizer.
+        lr_schedule: learning-rate factor of the images seen.
+        batch_size: global batch size, images per step.
+        l1_weight: weight of the mean absolute error per element.
+        l2_weight: weight of the mean squared error per element.
+        kl_weight: weight of the KL divergence, summed per sample.
+        perceptual: makes a perceptual distance (image, image) -> (b,); None leaves the term out.
+        perceptual_weight: its weight.
+        discriminator: makes the discriminator; None leaves the adversarial term out.
+        adversarial_weight: its weight, multiplied by the adaptive weight.
+        adversarial_start: step at which the adversarial term starts.
+        gradient_clip: largest norm of the gradient.
+        ema_decay: limit of the EMA's decay per step.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        *,
+        autoencoder: Callable[[], AutoencoderKL],
+        optimizer: Callable[..., Optimizer],
+        lr_schedule: LRSchedule,
+        batch_size: int,
+        l1_weight: float = 1.0,
+        l2_weight: float = 0.0,
+        kl_weight: float = 1.0e-6,
+        perceptual: Callable[[], nn.Module] | None = None,
+        perceptual_weight: float = 1.0,
+        discriminator: Callable[[], nn.Module] | None = None,
+        adversarial_weight: float = 0.5,
+        adversarial_start: int = 0,
+        gradient_clip: float = 1.0,
+        ema_decay: float = 0.99,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self._factories = (autoencoder, discriminator, perceptual)
+        self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
+        self.l1_weight, self.l2_weight, self.kl_weight = l1_weight, l2_weight, kl_weight
+        self.perceptual_weight, self.adversarial_weight = perceptual_weight, adversarial_weight
+        self.adversarial_start, self.gradient_clip = adversarial_start, gradient_clip
+        self.ema_decay, self.seed = ema_decay, seed
+        self._perceptual: tuple[nn.Module, ...] = ()
+
+    def configure_model(self) -> None:
+        """Builds the nets once, from the run's seed."""
+        if hasattr(self, "net"):
+            return
+        make_net, make_discriminator, make_perceptual = self._factories
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.net = make_net()
+            if make_discriminator is not None:
+                self.discriminator = make_discriminator()
+        if make_perceptual is not None:
+            self._perceptual = (make_perceptual().requires_grad_(False).eval(),)
+        self.ema = twin_of(self.net)
+
+    def on_fit_start(self) -> None:
+        """At the first step of a run, starts the linear shortcut at the principal components of the data."""
+        for module in self._perceptual:
+            module.to(self.device)
+        if self.global_step == 0 and self.net.patch_shortcut:
+            self.net.init_shortcut(self.trainer.datamodule.training_images().to(self.device))
+            self.ema.load_state_dict(self.net.state_dict())
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer for the autoencoder and, with an adversarial term, one for the discriminator."""
+        parts = [self.net] + ([self.discriminator] if hasattr(self, "discriminator") else [])
+        built = [
+            optimizer_and_schedule(self._optimizer, part.parameters(), self._lr_schedule, self.batch_size)
+            for part in parts
+        ]
+        return [b["optimizer"] for b in built], [b["lr_scheduler"] for b in built]
+
+    def reconstruction_loss(
+        self, image: Float[Tensor, "b c h w"], output: Float[Tensor, "b c h w"], posterior: Posterior
+    ) -> Float[Tensor, " b"]:
+        """Loss of each sample without the adversarial term."""
+        difference = output - image
+        loss = self.l1_weight * difference.abs().flatten(1).mean(1)
+        loss = loss + self.l2_weight * difference.square().flatten(1).mean(1) + self.kl_weight * posterior.kl()
+        for perceptual in self._perceptual:
+            loss = loss + self.perceptual_weight * perceptual(image, output)
+        return loss
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """One step of the autoencoder and, once started, one of the discriminator."""
+        image, key = batch["image"], batch["key"]
+        posterior = self.net.encode(image)
+        visit = self.trainer.datamodule.visit_of(batch_idx)
+        noise = random.normal(self.seed, "posterior", key, visit, posterior.mean.shape[1:])
+        output = self.net.decode(posterior.sample(noise))
+        losses = self.reconstruction_loss(image, output, posterior)
+        loss = losses.mean()
+        adversarial = hasattr(self, "discriminator") and self.global_step >= self.adversarial_start
+        if adversarial:
+            self.discriminator.requires_grad_(False)
+            fool = -self.discriminator(output).mean()
+            weight = adaptive_weight(loss, fool, self.net.decoder.conv_out.weight)
+            loss = loss + self.adversarial_weight * weight * fool
+        self._optimise(0, loss, self.net)
+        if adversarial:
+            self.discriminator.requires_grad_(True)
+            real, fake = self.discriminator(image), self.discriminator(output.detach())
+            hinge = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
+            self._optimise(1, hinge, self.discriminator)
+        return {"loss": loss.detach(), "loss_per_sample": losses.detach(), "t": None, "key": key}
+
+    def _optimise(self, index: int, loss: Tensor, module: nn.Module) -> None:
+        optimizers, schedules = self.optimizers(), self.lr_schedulers()
+        optimizer = optimizers[index] if isinstance(optimizers, list) else optimizers
+        schedule = schedules[index] if isinstance(schedules, list) else schedules
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip)
+        # Only the autoencoder's steps count as the run's steps.
+        (optimizer if index == 0 else optimizer.optimizer).step()
+        schedule.step()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """The EMA twin follows."""
+        update_twin(self.ema, self.net, self.ema_decay, self.global_step)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Reconstructions, in [-1, 1], by the EMA weights from the posterior's mean."""
+        parts = [self.ema.decode(self.ema.encode(x.to(self.device)).mean) for x in images.split(64)]
+        return torch.cat(parts).clamp(-1, 1).cpu()
+
+    @torch.no_grad()
+    def latent_statistics(self, images: Float[Tensor, "n c h w"], whitening: float) -> dict[str, list[float]]:
+        """Scaling and shift that give latents mean 0 and overall variance 1.
+
+        Args:
+            images: training images in [-1, 1].
+            whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1.
+
+        Returns: `scaling_factor` and `shift_factor`, one number per channel.
+        """
+        mean = torch.cat([self.ema.encode(x.to(self.device)).mean for x in images.split(64)])
+        shift, std = mean.mean((0, 2, 3)), mean.std((0, 2, 3)).clamp_min(1e-6)
+        scale = std**-whitening
+        scale = scale / ((std * scale).square().mean().sqrt())
+        return {"scaling_factor": scale.tolist(), "shift_factor": shift.tolist()}

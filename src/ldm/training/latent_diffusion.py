@@ -1,0 +1,180 @@
+"""Lightning glue of a latent diffusion model: encode, drop captions, diffusion loss, EMA twin (Rombach et al. 2022)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ldm.diffusion import random
+from ldm.diffusion.process import Diffusion
+from ldm.diffusion.sampling import sample
+from ldm.guidance.cfg import drop_captions, guide
+from ldm.models.text_encoder import TextEncoder
+from ldm.training.ema import twin_of, update_twin
+from ldm.training.optim import LRSchedule, optimizer_and_schedule
+
+GOLDEN_RATIO = 0.6180339887498949
+
+
+class LatentCache:
+    """Posterior moments of images that are a function of (key, caption), encoded once and kept in memory."""
+
+    def __init__(self) -> None:
+        self.index: dict[tuple[int, str], int] = {}
+        self.rows: list[Tensor] = []
+
+    def __call__(self, encode: Callable[[Tensor], Tensor], batch: dict[str, Any]) -> Tensor:
+        """Moments of the batch's images, (b, ...); `encode` is called for the ones not seen before."""
+        names = list(zip(batch["key"].tolist(), batch["caption"], strict=True))
+        new = {name: i for i, name in enumerate(names) if name not in self.index}
+        if new:
+            for name, row in zip(new, encode(batch["image"][list(new.values())]), strict=True):
+                self.index[name] = len(self.rows)
+                self.rows.append(row)
+        return torch.stack([self.rows[self.index[name]] for name in names])
+
+
+class LatentDiffusion(pl.LightningModule):
+    """Trains a backbone (and a trainable text encoder) to denoise latents of captioned images.
+
+    Args:
+        autoencoder: frozen first stage; kept outside the module tree, in no checkpoint.
+        text_encoder: makes the text encoder; called in `configure_model`.
+        backbone: makes the denoising net; called in `configure_model`.
+        diffusion: schedule, prediction and weighting.
+        time_sampling: maps uniform numbers to training times.
+        sampling: settings of sample grids: scheduler, timesteps, num_inference_steps, guidance_scale.
+        optimizer: maps parameters to an optimizer.
+        lr_schedule: learning-rate factor of the images seen.
+        batch_size: global batch size, images per step.
+        caption_dropout: probability of training on the empty caption.
+        ema_decay: limit of the EMA's decay per step.
+        cache_latents: encode each (key, caption) once; only right when the image is a function of the two.
+        sample_posterior: draw the latent from the posterior rather than take its mean.
+        image_size: height and width of the images, for sampling.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        *,
+        autoencoder: nn.Module,
+        text_encoder: Callable[[], TextEncoder],
+        backbone: Callable[[], nn.Module],
+        diffusion: Diffusion,
+        time_sampling: Callable[..., Tensor],
+        sampling: dict[str, Any],
+        optimizer: Callable[..., Optimizer],
+        lr_schedule: LRSchedule,
+        batch_size: int,
+        caption_dropout: float = 0.1,
+        ema_decay: float = 0.999,
+        cache_latents: bool = False,
+        sample_posterior: bool = True,
+        image_size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= caption_dropout < 1.0:
+            raise ValueError(f"caption_dropout must be in [0, 1), got {caption_dropout} (task.caption_dropout)")
+        self._frozen = (autoencoder.requires_grad_(False).eval(),)
+        self._factories = (text_encoder, backbone)
+        self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
+        self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
+        self.caption_dropout, self.ema_decay = caption_dropout, ema_decay
+        self.sample_posterior, self.image_size, self.seed = sample_posterior, image_size, seed
+        self._cache = LatentCache() if cache_latents else None
+
+    @property
+    def autoencoder(self) -> nn.Module:
+        """The frozen first stage."""
+        return self._frozen[0]
+
+    def configure_model(self) -> None:
+        """Builds the trainable nets and their EMA twin once, from the run's seed."""
+        if hasattr(self, "nets"):
+            return
+        make_text, make_backbone = self._factories
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            text = make_text()
+            self.nets = nn.ModuleDict({"text_encoder": text, "backbone": make_backbone()})
+        if not text.trainable:
+            text.requires_grad_(False).eval()
+        self.ema = twin_of(self.nets)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW or what the config says, with the schedule in images."""
+        return optimizer_and_schedule(self._optimizer, self.nets.parameters(), self._lr_schedule, self.batch_size)
+
+    def on_fit_start(self) -> None:
+        """Moves the frozen first stage to the device."""
+        self.autoencoder.to(self.device)
+
+    @torch.no_grad()
+    def latents(self, batch: dict[str, Any], visit: int) -> Float[Tensor, "b c h w"]:
+        """Normalised latents of a batch, drawn from the posterior by (seed, key, visit)."""
+
+        def moments(image: Tensor) -> Tensor:
+            posterior = self.autoencoder.encode(image)
+            return torch.cat([posterior.mean, (0.5 * posterior.logvar).exp()], dim=1)
+
+        both = self._cache(moments, batch) if self._cache is not None else moments(batch["image"])
+        mean, std = both.chunk(2, dim=1)
+        if self.sample_posterior:
+            mean = mean + std * random.normal(self.seed, "posterior", batch["key"], visit, mean.shape[1:])
+        return self.autoencoder.normalise(mean)
+
+    def times(self, key: Int64[Tensor, " b"], visit: int) -> Float[Tensor, " b"]:
+        """Training times: over the visits of a key a low-discrepancy sequence (Weyl 1916) from a random start."""
+        start = random.uniform(self.seed, "time", key, 0)
+        return self.time_sampling((start + GOLDEN_RATIO * visit) % 1.0, self.diffusion.schedule)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """One batch: its loss and, detached, the loss of each sample with its time and key."""
+        key = batch["key"]
+        visit = self.trainer.datamodule.visit_of(batch_idx)
+        x0 = self.latents(batch, visit)
+        u = random.uniform(self.seed, "caption_dropout", key, visit)
+        cond = self.nets["text_encoder"].encode(drop_captions(batch["caption"], self.caption_dropout, u))
+        noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
+        t = self.times(key, visit)
+        losses = self.diffusion.loss(lambda x_t, s: self.nets["backbone"](x_t, s, cond), x0, noise, t)
+        return {"loss": losses.mean(), "loss_per_sample": losses.detach(), "t": t, "key": key}
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """The EMA twin follows."""
+        update_twin(self.ema, self.nets, self.ema_decay, self.global_step)
+
+    @torch.no_grad()
+    def sample_images(self, captions: list[str], seed: int) -> Tensor:
+        """Images of captions from the EMA weights, uint8 (n, 3, h, w); image i depends on (seed, i) only."""
+        s, text, net = self.sampling, self.ema["text_encoder"], self.ema["backbone"]
+        size = self.image_size // self.autoencoder.downscale
+        shape = (self.autoencoder.latent_channels, size, size)
+        images = []
+        for start in range(0, len(captions), 32):
+            part = captions[start : start + 32]
+            key = torch.arange(start, start + len(part), device=self.device)
+            uncond = None if s["guidance_scale"] == 1.0 else text.encode([""] * len(part))
+            net_ = guide(net, text.encode(part), uncond, s["guidance_scale"])
+            schedule = self.diffusion.schedule
+            grid = s["timesteps"](schedule.num_train_timesteps, s["num_inference_steps"])
+            x0 = sample(
+                self.diffusion.denoiser(net_),
+                schedule,
+                s["scheduler"],
+                random.normal(seed, "x_T", key, 0, shape),
+                grid,
+                lambda i, key=key: random.normal(seed, "step", key, i, shape),
+            )
+            images.append(self.autoencoder.from_latent(x0).clamp(-1, 1))
+        return ((torch.cat(images) + 1) * 127.5).round().byte().cpu()
+
+    def components(self) -> dict[str, nn.Module]:
+        """The nets of a finished model, with EMA weights: autoencoder, text_encoder, backbone."""
+        return {"autoencoder": self.autoencoder, **dict(self.ema.items())}

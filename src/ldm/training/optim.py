@@ -1,0 +1,60 @@
+"""Optimiser construction and learning-rate schedules that count images seen."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True, kw_only=True)
+class LRSchedule:
+    """Learning-rate factor: linear warm-up, constant, then cosine decay to `final`.
+
+    Args:
+        warmup_images: images of the linear warm-up.
+        total_images: images at which the decay ends.
+        decay_start: fraction of `total_images` at which the decay starts; 1 keeps the rate constant.
+        final: factor at the end of the decay.
+    """
+
+    warmup_images: int
+    total_images: int
+    decay_start: float = 1.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if not 0.0 <= self.decay_start <= 1.0:
+            raise ValueError(f"decay_start must be in [0, 1], got {self.decay_start} (lr_schedule.decay_start)")
+
+    def __call__(self, images: int) -> float:
+        """Factor of the learning rate after `images` training images."""
+        warmup = min(1.0, (images + 1) / max(self.warmup_images, 1))
+        start = self.decay_start * self.total_images
+        if images <= start or self.decay_start == 1.0:
+            return warmup
+        progress = min(1.0, (images - start) / max(self.total_images - start, 1))
+        return warmup * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def optimizer_and_schedule(
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+    parameters: Iterable[nn.Parameter],
+    lr_schedule: LRSchedule,
+    images_per_step: int,
+) -> dict[str, Any]:
+    """What Lightning's `configure_optimizers` returns for one optimizer and a schedule per step.
+
+    Args:
+        optimizer: maps parameters to an optimizer.
+        parameters: the trainable parameters.
+        lr_schedule: factor as a function of the images seen.
+        images_per_step: global batch size times gradient accumulation.
+    """
+    built = optimizer([p for p in parameters if p.requires_grad])
+    schedule = LambdaLR(built, lambda step: lr_schedule(step * images_per_step))
+    return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
