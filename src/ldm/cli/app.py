@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import sys
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from ldm.cli.config import check_targets, did_you_mean
 from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_override
+from ldm.cli.help import print_help_head
 from ldm.cli.laws import check_laws
 
 CONFIGS = "pkg://ldm.conf"
@@ -81,6 +83,9 @@ class _Command:
             try:
                 self.args = self._parse()
                 sys.argv += _rank_overrides(self.args, self.config_name)
+                if self.args.help:  # Hydra's own takes twice as long, listing the groups
+                    print_help_head(self.config_name, self.args.config_dir)
+                    sys.argv[1:] = ["--cfg", "job", *(a for a in sys.argv[1:] if a not in ("--help", "-h"))]
                 hydra.main(version_base="1.3", config_path=CONFIGS, config_name=self.config_name)(
                     self._job()
                 )()
@@ -157,15 +162,20 @@ class _Command:
 
     def _known_keys(self, unknown: str) -> list[str]:
         """All keys of the config, composed again without the override that is not known."""
-        extra = [f"hydra.searchpath=[file://{os.path.abspath(self.args.config_dir)}]"]
         kept = [o for o in self.args.overrides if o.lstrip("+~").split("=")[0] != unknown]
-        for overrides in (kept, []):
-            with (
-                contextlib.suppress(Exception),
-                hydra.initialize_config_module("ldm.conf", version_base="1.3"),
-            ):
-                name = self.args.config_name or self.config_name
-                return _keys(hydra.compose(name, overrides + (extra if self.args.config_dir else [])))
+        name, folder = self.args.config_name or self.config_name, self.args.config_dir
+        start = functools.partial(hydra.initialize_config_module, "ldm.conf", version_base="1.3")
+        places = [(start, [])]
+        if folder:
+            folder = os.path.abspath(folder)
+            inside = functools.partial(hydra.initialize_config_dir, folder, version_base="1.3")
+            places = [
+                (start, [f"hydra.searchpath=[file://{folder}]"]),
+                (inside, [f"hydra.searchpath=[{CONFIGS}]"]),
+            ]
+        for (begin, path), overrides in itertools.product(places, (kept, [])):
+            with contextlib.suppress(Exception), begin():
+                return _keys(hydra.compose(name, overrides + path))
         return []
 
 

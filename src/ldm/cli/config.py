@@ -1,6 +1,9 @@
 """Checks a composed config before anything is built, and builds from it: the only place that instantiates."""
 
+import contextlib
 import difflib
+import functools
+import importlib
 import inspect
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -128,29 +131,21 @@ def _locate(key: str, path: Any) -> Any:
     """The object that a `_target_` names, after making sure that it comes from an allowed package."""
     if not isinstance(path, str) or not path.startswith(ALLOWED):
         raise ConfigError(f"{key}: {path!r} is not allowed; targets start with {', '.join(ALLOWED)}")
-    from hydra.utils import get_object
-
+    module, parts = None, path.split(".")
+    for end in range(len(parts), 0, -1):
+        with contextlib.suppress(ModuleNotFoundError):
+            module = importlib.import_module(".".join(parts[:end]))
+            break
     try:
-        target = get_object(path)
-    except Exception as error:
-        raise ConfigError(f"{key}: {path!r} not found{_nearest_target(path)}") from error
+        target = functools.reduce(getattr, parts[end:], module)
+    except AttributeError:
+        near = difflib.get_close_matches(parts[end], [n for n in vars(module) if not n.startswith("_")], 1)
+        hint = f"; did you mean '{'.'.join([*parts[:end], near[0]])}'?" if near else ""
+        raise ConfigError(f"{key}: {path!r} not found{hint}") from None
     home = getattr(target, "__module__", None) or ""
     if not callable(target) or not f"{home}.".startswith(ALLOWED):  # ldm.x.os.system starts with "ldm." too
         raise ConfigError(f"{key}: {path!r} is not a class or function of {', '.join(ALLOWED)}")
     return target
-
-
-def _nearest_target(path: str) -> str:
-    """A hint at the name that was meant, when the module of `path` exists."""
-    import importlib
-
-    module, _, name = path.rpartition(".")
-    try:
-        names = [n for n in vars(importlib.import_module(module)) if not n.startswith("_")]
-    except ImportError as error:
-        return f" ({error})"
-    near = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean '{module}.{near[0]}'?" if near else ""
 
 
 def _signature(target: Any) -> Mapping[str, inspect.Parameter]:
@@ -171,7 +166,7 @@ def _fits(value: Any, annotation: Any) -> bool:
     if annotation is None:
         return value is None
     if annotation not in SCALARS:
-        return not (value is None and annotation in (list, tuple, dict))
+        return getattr(annotation, "__name__", "") != "Tensor"  # no YAML value is one
     if annotation in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if annotation is float else annotation)
