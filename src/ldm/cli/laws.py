@@ -30,8 +30,8 @@ def _target(cfg: DictConfig, key: str) -> str:
 
 def eps_needs_noise_below_one(cfg: DictConfig) -> str | None:
     """With zero terminal SNR x_t holds no x0, so eps says nothing about it (Lin et al. 2023)."""
-    schedule_key, schedule = _first(cfg, "diffusion.schedule", "schedule")
-    prediction_key, prediction = _first(cfg, "diffusion.prediction", "prediction")
+    schedule_key, schedule = _first(cfg, "schedule", "diffusion.schedule")
+    prediction_key, prediction = _first(cfg, "prediction", "diffusion.prediction")
     if schedule is None or prediction is None:
         return None
     if _target(cfg, schedule_key) == "zero_snr" and _target(cfg, prediction_key) == "Epsilon":

@@ -1,0 +1,85 @@
+"""Each law names both keys when broken and is silent otherwise."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from ldm.cli.config import ConfigError
+from ldm.cli.laws import LAWS, check_laws
+
+GOOD = {
+    "autoencoder": {"_target_": "ldm.models.vae.AutoencoderKL", "latent_channels": 16},
+    "text_encoder": {"_target_": "ldm.models.text_encoder.TinyTextEncoder", "width": 128},
+    "backbone": {"in_channels": 16, "out_channels": 16, "context_dim": 128, "pooled_dim": 128},
+    "diffusion": {
+        "schedule": {"_target_": "ldm.diffusion.schedule.zero_snr"},
+        "prediction": {"_target_": "ldm.diffusion.prediction.Velocity"},
+    },
+    "data": {"batch_size": 32},
+    "trainer": {"devices": 2, "num_nodes": 1, "accumulate_grad_batches": 4},
+    "task": {"caption_dropout": 0.1},
+    "sampling": {"guidance_scale": 3.0},
+}
+TEXT = "ldm.models.text_encoder"
+BROKEN = [
+    (
+        {"diffusion.prediction._target_": "ldm.diffusion.prediction.Epsilon"},
+        "diffusion.prediction: eps cannot be used with the zero terminal SNR of diffusion.schedule",
+    ),
+    ({"backbone.in_channels": 4}, "backbone.in_channels: must equal autoencoder.latent_channels=16, got 4"),
+    ({"backbone.out_channels": 8}, "backbone.out_channels: must equal autoencoder.latent_channels=16, got 8"),
+    (
+        {"autoencoder": {"_target_": "ldm.models.identity.IdentityAutoencoder", "channels": 3}},
+        "backbone.in_channels: must equal autoencoder.channels=3, got 16",
+    ),
+    (
+        {"backbone.context_dim": 768},
+        "backbone.context_dim: TinyTextEncoder (text_encoder) gives 128, got 768",
+    ),
+    ({"backbone.pooled_dim": 64}, "backbone.pooled_dim: TinyTextEncoder (text_encoder) gives 128, got 64"),
+    (
+        {"text_encoder._target_": f"{TEXT}.NullTextEncoder"},
+        "backbone.context_dim: NullTextEncoder (text_encoder) gives none, got 128",
+    ),
+    (
+        {"text_encoder._target_": f"{TEXT}.ClassEncoder"},
+        "backbone.context_dim: ClassEncoder (text_encoder) gives none, got 128",
+    ),
+    (
+        {"text_encoder": {"_target_": f"{TEXT}.ClipTextEncoder", "model_name": "ViT-L-14"}},
+        "backbone.context_dim: ClipTextEncoder (text_encoder) gives 768, got 128",
+    ),
+    (
+        {"trainer.accumulate_grad_batches": 3},
+        "data.batch_size: must be a multiple of trainer.devices x num_nodes x accumulate_grad_batches, got",
+    ),
+    (
+        {"task.caption_dropout": 0.0},
+        "sampling.guidance_scale: must be 1 when trained without caption dropout (task.caption_dropout=0)",
+    ),
+]
+
+
+def test_good_config_keeps_all_laws():
+    check_laws(OmegaConf.create(GOOD))
+
+
+@pytest.mark.parametrize(("changes", "message"), BROKEN)
+def test_broken_law_names_its_keys(changes, message):
+    cfg = OmegaConf.create(GOOD)
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key, value, merge=False)
+    with pytest.raises(ConfigError) as caught:
+        check_laws(cfg)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("absent", GOOD)
+def test_laws_are_silent_where_keys_are_absent(law, absent):
+    assert law(OmegaConf.create({})) is None
+    assert law(OmegaConf.create({k: v for k, v in GOOD.items() if k != absent})) is None
+
+
+def test_devices_auto_is_no_number():
+    cfg = OmegaConf.create({**GOOD, "trainer": {"devices": "auto"}})
+    check_laws(cfg)
