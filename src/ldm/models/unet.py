@@ -1,7 +1,8 @@
 """Time-conditioned U-Net with cross-attention, in SD's topology (Rombach et al. 2022, Sec. 3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -225,7 +226,7 @@ class UNet(nn.Module):
         if self.has_position:
             h = h + self.position
         skips = [h]
-        for level in self.down:
+        for level in cast(Iterable[Level], self.down):
             for i in range(len(level.resnets)):
                 h = level.step(i, h, embedding, tokens)
                 skips.append(h)
@@ -234,7 +235,7 @@ class UNet(nn.Module):
                 skips.append(h)
         h = self.mid.step(0, h, embedding, tokens)
         h = self.mid.resnets[1](h, embedding)
-        for level in self.up:
+        for level in cast(Iterable[Level], self.up):
             for i in range(len(level.resnets)):
                 h = level.step(i, torch.cat([h, skips.pop()], dim=1), embedding, tokens)
             if level.has_resample:

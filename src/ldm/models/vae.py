@@ -130,6 +130,9 @@ class AutoencoderKL(nn.Module):
             then start at zero: the net starts as a linear autoencoder (`init_shortcut`) and learns the rest.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(
         self,
         *,
