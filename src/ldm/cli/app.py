@@ -164,6 +164,7 @@ class _Command:
         """All keys of the config, composed again without the override that is not known."""
         kept = [o for o in self.args.overrides if o.lstrip("+~").split("=")[0] != unknown]
         name, folder = self.args.config_name or self.config_name, self.args.config_dir
+        places: list[tuple[Callable[[], contextlib.AbstractContextManager[None]], list[str]]]
         start = functools.partial(hydra.initialize_config_module, "ldm.conf", version_base="1.3")
         places = [(start, [])]
         if folder:
@@ -205,7 +206,7 @@ def _argv(argv: Sequence[str] | None) -> Iterator[None]:
 def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
     """All dotted keys of a config."""
     keys = []
-    for name in cfg:
+    for name in map(str, cfg):
         key = f"{prefix}{name}"
         keys.append(key)
         child = cfg._get_node(name)
@@ -255,7 +256,7 @@ def _as_single_run(args: Namespace) -> Iterator[None]:
     given = [part for flag, value in flags if value for part in (flag, value)]
     sweep = ("hydra.mode=", "hydra.sweep", "hydra.run.", "hydra/sweeper", "hydra/launcher", "hydra.launcher")
     ours = [o for o in config.overrides.hydra if not o.startswith(sweep)]
-    with read_write(config):
+    with read_write(config):  # type: ignore[arg-type]
         config.run.dir = config.runtime.output_dir
     with _argv([*given, *config.overrides.task, *ours]):
         yield
