@@ -1,24 +1,46 @@
-"""What a denoising net is conditioned on besides time."""
+"""What a backbone is told about the image it denoises, as one value that guidance can concatenate."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conditioning:
-    """One value that guidance can concatenate and dropout can replace.
+    """Conditioning of b images; a new kind of conditioning is a new field, None where it is not used.
 
     Args:
-        tokens: context tokens for cross-attention, (b, l, d), or None.
-        pooled: one vector per sample, (b, p), or None.
+        tokens: (b, l, d), attended to by cross-attention.
+        pooled: (b, p), added to the time embedding.
     """
 
-    tokens: Tensor | None = None
-    pooled: Tensor | None = None
+    tokens: Float[Tensor, "b l d"] | None = None
+    pooled: Float[Tensor, "b p"] | None = None
+
+    def _items(self) -> Iterator[tuple[str, Tensor | None]]:
+        return ((f.name, getattr(self, f.name)) for f in fields(self))
 
     def cat(self, other: "Conditioning") -> "Conditioning":
-        """This and another conditioning of the same kind, concatenated along the batch."""
-        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Conditioning(*(None if a is None else torch.cat([a, b]) for a, b in pairs))
+        """This batch followed by the other, field by field.
+
+        Raises:
+            ValueError: if a field is set in one of the two only.
+        """
+        joined: dict[str, Tensor] = {}
+        for (name, mine), (_, theirs) in zip(self._items(), other._items(), strict=True):
+            if (mine is None) != (theirs is None):
+                raise ValueError(f"{name} is set in one conditioning and missing in the other: both need it")
+            if mine is not None and theirs is not None:
+                joined[name] = torch.cat([mine, theirs])
+        return Conditioning(**joined)
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "Conditioning":
+        """The same values on a device, in a dtype."""
+        return Conditioning(
+            **{k: v.to(device=device, dtype=dtype) for k, v in self._items() if v is not None}
+        )

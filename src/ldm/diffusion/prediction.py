@@ -1,79 +1,144 @@
-"""What the net outputs (eps, v or x0), and the only conversion to the estimates (x0, eps)."""
+"""What the net regresses, and the one conversion of its output into estimates of x0 and eps."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
 class Denoised(NamedTuple):
-    """Estimates of the clean data and of the noise in x_t = alpha x0 + sigma eps."""
+    """Estimates of clean data and noise with x_t = alpha_t x0 + sigma_t eps."""
 
     x0: Tensor
     eps: Tensor
 
 
-class Prediction(Protocol):
-    """A prediction type."""
+Denoise = Callable[[Tensor, Tensor], Denoised]
+"""Maps noisy data x_t (b, ...) and times t (b,) or (1,) to the estimates (x0, eps)."""
 
-    @property
-    def name(self) -> str:
-        """Its name in configs."""
-        ...
+
+@runtime_checkable
+class Prediction(Protocol):
+    """What a net predicts.
+
+    Attributes:
+        name: its name in configs.
+        needs_signal: whether x0 is undetermined at alpha = 0.
+    """
+
+    name: ClassVar[str]
+    needs_signal: ClassVar[bool]
 
     def target(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What the net regresses."""
-        ...
+        """What the net regresses, shaped as x0."""
 
     def split(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
-        """The estimates that an output of the net stands for."""
-        ...
+        """The estimates (x0, eps) that the output stands for."""
 
-
-def _safe(x: Tensor) -> Tensor:
-    return x.clamp_min(1e-12)
+    def error_ratio(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared errors of x0 and of eps per squared error of the prediction; +inf where undetermined."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epsilon:
-    """The noise (Ho et al. 2020, Eq. 14)."""
+    """The noise eps (Ho et al. 2020, arXiv:2006.11239, Eq. 14)."""
 
-    name: str = "eps"
+    name: ClassVar[str] = "eps"
+    needs_signal: ClassVar[bool] = True
 
-    def target(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def target(
+        self,
+        x0: Float[Tensor, "b ..."],
+        eps: Float[Tensor, "b ..."],
+        alpha: Float[Tensor, "#b ..."],
+        sigma: Float[Tensor, "#b ..."],
+    ) -> Float[Tensor, "b ..."]:
         """Returns eps."""
         return eps
 
-    def split(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
+    def split(
+        self,
+        out: Float[Tensor, "b ..."],
+        x_t: Float[Tensor, "b ..."],
+        alpha: Float[Tensor, "#b ..."],
+        sigma: Float[Tensor, "#b ..."],
+    ) -> Denoised:
         """x0 = (x_t - sigma eps) / alpha."""
-        return Denoised((x_t - sigma * out) / _safe(alpha), out)
+        return Denoised((x_t - sigma * out) / alpha, out)
+
+    def error_ratio(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(1 / SNR, 1)."""
+        return (sigma / alpha).square(), torch.ones_like(alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Velocity:
-    """The velocity v = alpha eps - sigma x0 (Salimans & Ho 2022, App. D)."""
+    """The velocity v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv:2202.00512, App. D)."""
 
-    name: str = "v"
+    name: ClassVar[str] = "v"
+    needs_signal: ClassVar[bool] = False
 
-    def target(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Returns v."""
+    def target(
+        self,
+        x0: Float[Tensor, "b ..."],
+        eps: Float[Tensor, "b ..."],
+        alpha: Float[Tensor, "#b ..."],
+        sigma: Float[Tensor, "#b ..."],
+    ) -> Float[Tensor, "b ..."]:
+        """Returns alpha eps - sigma x0."""
         return alpha * eps - sigma * x0
 
-    def split(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
-        """x0 = alpha x_t - sigma v, eps = sigma x_t + alpha v."""
+    def split(
+        self,
+        out: Float[Tensor, "b ..."],
+        x_t: Float[Tensor, "b ..."],
+        alpha: Float[Tensor, "#b ..."],
+        sigma: Float[Tensor, "#b ..."],
+    ) -> Denoised:
+        """x0 = alpha x_t - sigma v and eps = sigma x_t + alpha v: a rotation, stable at every noise level."""
         return Denoised(alpha * x_t - sigma * out, sigma * x_t + alpha * out)
+
+    def error_ratio(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(sigma^2, alpha^2)."""
+        return sigma.square(), alpha.square()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """The clean data x0."""
+    """The clean data x0 itself."""
 
-    name: str = "x0"
+    name: ClassVar[str] = "x0"
+    needs_signal: ClassVar[bool] = False
 
-    def target(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def target(
+        self,
+        x0: Float[Tensor, "b ..."],
+        eps: Float[Tensor, "b ..."],
+        alpha: Float[Tensor, "#b ..."],
+        sigma: Float[Tensor, "#b ..."],
+    ) -> Float[Tensor, "b ..."]:
         """Returns x0."""
         return x0
 
-    def split(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
-        """eps = (x_t - alpha x0) / sigma."""
-        return Denoised(out, (x_t - alpha * out) / _safe(sigma))
+    def split(
+        self,
+        out: Float[Tensor, "b ..."],
+        x_t: Float[Tensor, "b ..."],
+        alpha: Float[Tensor, "#b ..."],
+        sigma: Float[Tensor, "#b ..."],
+    ) -> Denoised:
+        """eps = (x_t - alpha x0) / sigma, and 0 at sigma = 0, where there is no noise."""
+        return Denoised(out, noise_in(x_t, out, alpha, sigma))
+
+    def error_ratio(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, SNR)."""
+        return torch.ones_like(alpha), (alpha / sigma).square()
+
+
+def noise_in(x_t: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """eps = (x_t - alpha x0) / sigma, 0 where sigma = 0."""
+    noisy = sigma > 0
+    return torch.where(noisy, (x_t - alpha * x0) / torch.where(noisy, sigma, 1.0), 0.0)

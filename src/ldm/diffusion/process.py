@@ -1,69 +1,80 @@
-"""A diffusion model's training loss and denoiser from schedule, prediction and net."""
+"""A diffusion model without its net: noise schedule, prediction type and loss weighting."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.diffusion.prediction import Denoised, Prediction
+from ldm.diffusion.prediction import Denoise, Denoised, Prediction
 from ldm.diffusion.schedule import NoiseSchedule
-from ldm.diffusion.weighting import Uniform, Weighting
+from ldm.diffusion.weighting import Weighting
 
 Net = Callable[[Tensor, Tensor], Tensor]
-Denoise = Callable[[Tensor, Tensor], Denoised]
+"""Maps noisy data x_t (b, ...) and times t (b,) to the prediction (b, ...)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diffusion:
-    """Noise schedule, prediction type and loss weight.
+    """Training loss and denoiser of any net.
 
     Args:
         schedule: noise levels.
-        prediction: what the net outputs.
-        weighting: weight of the loss at each level.
+        prediction: what the net predicts.
+        weighting: weight of the loss at each noise level.
     """
 
     schedule: NoiseSchedule
     prediction: Prediction
-    weighting: Weighting = Uniform()
+    weighting: Weighting
 
     def __post_init__(self) -> None:
-        """Refuses eps-prediction where x0 is undetermined."""
-        if self.prediction.name == "eps" and self.schedule.zero_terminal_snr:
+        if self.prediction.needs_signal and self.schedule.zero_terminal_snr:
             raise ValueError(
-                "eps-prediction needs a schedule with a positive terminal SNR; with zero terminal SNR x0 is "
-                "undetermined: choose prediction=v or prediction=x0 (prediction, schedule)"
+                f"prediction={self.prediction.name} leaves x0 undetermined where the SNR is 0, where this "
+                "schedule ends: take prediction=v or x0, or another schedule (prediction, schedule)"
             )
 
     def add_noise(
-        self, x0: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
+        self, x0: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " #b"]
     ) -> Float[Tensor, "b ..."]:
-        """x_t = alpha_t x0 + sigma_t eps (Ho et al. 2020, Eq. 4)."""
+        """x_t = alpha_t x0 + sigma_t eps (Ho et al. 2020, arXiv:2006.11239, Eq. 4)."""
         alpha, sigma = self.schedule(t, x0.ndim)
         return alpha * x0 + sigma * noise
 
     def loss(
         self, net: Net, x0: Float[Tensor, "b ..."], noise: Float[Tensor, "b ..."], t: Float[Tensor, " b"]
     ) -> Float[Tensor, " b"]:
-        """Weighted mean squared error of the net's prediction, per sample, in float32.
+        """Weighted squared error of the prediction for each sample, in float32, averaged over its elements.
 
         Args:
             net: maps (x_t, t) to the prediction.
-            x0: clean data.
-            noise: standard normal, like x0.
-            t: times in schedule units.
+            x0: clean data, (b, ...).
+            noise: standard normal, shaped as x0.
+            t: times in [-1, T-1], (b,).
+
+        Raises:
+            ValueError: if the net's output is not shaped as x0.
         """
         alpha, sigma = self.schedule(t, x0.ndim)
+        out = net(alpha * x0 + sigma * noise, t)
+        if out.shape != x0.shape:
+            raise ValueError(
+                f"the net must return shape {tuple(x0.shape)}, got {tuple(out.shape)} (backbone.out_channels)"
+            )
         target = self.prediction.target(x0, noise, alpha, sigma)
-        error = (net(alpha * x0 + sigma * noise, t).float() - target).square().flatten(1).mean(1)
-        return self.weighting(alpha.flatten(), sigma.flatten(), self.prediction) * error
+        error = (out.float() - target.float()).square().flatten(1).mean(1)  # (b,)
+        return self.weighting(alpha, sigma, self.prediction).flatten() * error
 
     def denoiser(self, net: Net) -> Denoise:
-        """The function (x_t, t) -> Denoised(x0, eps) that samplers use."""
+        """The function (x_t, t) -> (x0, eps) that samplers call, t (b,) or (1,), the estimates float32."""
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
             alpha, sigma = self.schedule(t, x_t.ndim)
-            return self.prediction.split(net(x_t, t.expand(len(x_t))).float(), x_t, alpha, sigma)
+            out = net(x_t, t.float().expand(len(x_t)))
+            return self.prediction.split(
+                out.to(torch.promote_types(x_t.dtype, torch.float32)), x_t, alpha, sigma
+            )
 
         return denoise

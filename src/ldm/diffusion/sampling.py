@@ -1,55 +1,85 @@
-"""The one sampling loop."""
+"""The one sampling loop, for every solver."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.diffusion.process import Denoise
+from ldm.diffusion.prediction import Denoise, Denoised
 from ldm.diffusion.schedule import NoiseSchedule
+from ldm.diffusion.timesteps import check_grid
 
-OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """One reverse-step rule: a pure function from noise level t to noise level s."""
+
+    def step(
+        self,
+        denoise: Denoise,
+        schedule: NoiseSchedule,
+        x: Tensor,
+        t: Tensor,
+        s: Tensor,
+        state: Any,
+        noise: Callable[[], Tensor],
+    ) -> tuple[Tensor, Any]:
+        """One step x_t -> x_s.
+
+        Args:
+            denoise: maps (x_t, t) to the estimates (x0, eps); called as often as the solver needs.
+            schedule: noise levels.
+            x: data at noise level t, (b, ...).
+            t: current times, (1,) or one per row.
+            s: target times, any s < t; -1 is clean.
+            state: what the last step returned; None at the first.
+            noise: draws standard normal numbers shaped as x; deterministic solvers never call it.
+
+        Returns:
+            The data at noise level s and the state for the next step.
+        """
 
 
 def sample(
     denoise: Denoise,
     schedule: NoiseSchedule,
-    scheduler: Any,
+    scheduler: Scheduler,
     x: Float[Tensor, "b ..."],
     timesteps: Float[Tensor, " n"],
     noise: Callable[[int], Tensor],
-    on_step: OnStep | None = None,
+    on_step: Callable[[int, Tensor, Tensor], Tensor | None] | None = None,
 ) -> Float[Tensor, "b ..."]:
-    """Runs a scheduler down a grid of times.
+    """Data at the last of the times, from data at the first of them.
 
     Args:
-        denoise: maps (x_t, t) to the estimates (x0, eps).
+        denoise: maps (x_t, t) to the estimates (x0, eps), see `Diffusion.denoiser`.
         schedule: noise levels.
-        scheduler: has the pure `step` of `ldm.schedulers.base.Scheduler`.
-        x: noise at the first time.
-        timesteps: strictly decreasing times; one step between each two.
-        noise: standard normal noise, like x, for step i.
-        on_step: called with (i, x_s, estimate of x0 at t); what it returns, if not None, replaces x_s.
+        scheduler: the solver.
+        x: data at noise level timesteps[0]: standard normal at the top of the schedule.
+        timesteps: n times, strictly decreasing; n - 1 steps are run. -1 is clean.
+        noise: maps the step's index to standard normal numbers shaped as x.
+        on_step: called after each step with its index, the data and the latest estimate of x0; what it
+            returns replaces the data.
 
-    Returns: x at the last time of the grid.
-    Raises: ValueError if the grid does not decrease strictly.
+    Raises:
+        ValueError: if the times do not decrease strictly within [-1, T-1].
     """
-    times = timesteps.to(torch.float64)
-    if len(times) < 2 or bool((times[1:] >= times[:-1]).any()):
-        raise ValueError(f"timesteps must decrease strictly, got {times.tolist()} (timesteps)")
+    check_grid(timesteps, schedule.num_train_timesteps)
+    times = timesteps.to(x.device, torch.float32 if x.device.type == "mps" else torch.float64)
+    latest = Denoised(x, x)
+
+    def observed(x_t: Tensor, t: Tensor) -> Denoised:
+        nonlocal latest
+        latest = denoise(x_t, t)
+        return latest
+
     state: Any = None
-    latest: list[Tensor] = []
-
-    def watched(x_t: Tensor, t: Tensor) -> Any:
-        denoised = denoise(x_t, t)
-        latest[:] = [denoised.x0]
-        return denoised
-
-    grid = times.to(x.device)
-    for i in range(len(grid) - 1):
-        x, state = scheduler.step(watched, schedule, x, grid[i : i + 1], grid[i + 1 : i + 2], state, noise(i))
-        if on_step is not None and (replaced := on_step(i, x, latest[0])) is not None:
+    for i in range(len(times) - 1):
+        t, s = times[i : i + 1], times[i + 1 : i + 2]
+        x, state = scheduler.step(observed, schedule, x, t, s, state, partial(noise, i))
+        if on_step is not None and (replaced := on_step(i, x, latest.x0)) is not None:
             x = replaced
     return x

@@ -1,106 +1,147 @@
-"""Noise schedules (alpha_t, sigma_t) of variance-preserving diffusion: x_t = alpha_t x0 + sigma_t eps."""
+"""Noise schedules: (alpha_t, sigma_t) for real-valued t, from a table of alpha-bar = alpha_t^2."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-@lru_cache(maxsize=64)
-def _table(alphas_cumprod: tuple[float, ...], device: torch.device) -> Tensor:
-    """alpha-bar at t = -1, 0, 1, ... in float64."""
-    return torch.tensor((1.0, *alphas_cumprod), dtype=torch.float64, device=device)
+@lru_cache(maxsize=32)
+def _log_snr_table(alphas_cumprod: tuple[float, ...], device: torch.device) -> Tensor:
+    """Log-SNR of each entry, (T,), on the device: float64, float32 where the device has no float64."""
+    with torch.inference_mode(False):  # the table outlives the caller's inference mode
+        alpha_bar = torch.tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
+        log_snr = alpha_bar.log() - torch.log1p(-alpha_bar)
+        return log_snr.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseSchedule:
-    """Noise levels at real-valued times in [-1, T - 1]; t = -1 is clean data.
+    """Variance-preserving noise levels x_t = alpha_t x0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1.
 
-    Between the integers alpha-bar = alpha_t^2 is interpolated linearly.
+    t is real: entry i of the table is t = i, and t = -1 is clean data, exactly (1, 0). In between the
+    log-SNR is interpolated linearly. Where it is infinite at one end of an interval, the ratio that vanishes
+    there is linear: sigma/alpha from t = -1 to 0 and, at zero terminal SNR, alpha/sigma over the last
+    interval. So the levels are continuous and strictly monotone in t. Outside [-1, T-1] they are NaN.
 
     Args:
-        alphas_cumprod: alpha-bar at t = 0 .. T-1, in [0, 1), strictly decreasing.
+        alphas_cumprod: alpha_t^2 for t = 0..T-1, strictly decreasing, in (0, 1); the last may be 0.
     """
 
-    alphas_cumprod: tuple[float, ...]
+    alphas_cumprod: tuple[float, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
-        """Checks the table."""
-        table = (1.0, *self.alphas_cumprod)
-        if any(a <= b for a, b in zip(table, table[1:], strict=False)) or table[-1] < 0.0:
-            raise ValueError("alphas_cumprod must decrease strictly within [0, 1) (schedule.alphas_cumprod)")
+        a = self.alphas_cumprod
+        if len(a) < 3:
+            raise ValueError(
+                f"a schedule needs at least 3 noise levels, got {len(a)} (schedule.num_train_timesteps)"
+            )
+        if not (a[0] < 1.0 and a[-1] >= 0.0 and all(x > y for x, y in pairwise(a))):
+            raise ValueError(
+                f"alphas_cumprod must decrease strictly within [0, 1), got {a[0]} ... {a[-1]} (schedule)"
+            )
 
     @property
     def num_train_timesteps(self) -> int:
-        """Length T of the table."""
+        """T, the length of the table."""
         return len(self.alphas_cumprod)
 
     @property
     def zero_terminal_snr(self) -> bool:
-        """Whether nothing of the data is left at the last time."""
+        """Whether the last level is pure noise, (0, 1)."""
         return self.alphas_cumprod[-1] == 0.0
 
-    def alpha_bar(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """alpha_t^2 in float64 at times t."""
-        table = _table(self.alphas_cumprod, t.device)
-        position = (t.double() + 1.0).clamp(0.0, len(table) - 1.0)
-        low = position.floor().long().clamp_max(len(table) - 2)
-        return torch.lerp(table[low], table[low + 1], position - low)
-
-    def __call__(self, t: Float[Tensor, " b"], ndim: int = 1) -> tuple[Tensor, Tensor]:
-        """(alpha_t, sigma_t) in float32 with trailing axes of length 1 up to `ndim` axes.
+    def __call__(
+        self, t: Float[Tensor, " b"], ndim: int
+    ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+        """(alpha_t, sigma_t) in float32, each (b, 1, .., 1) with ndim axes.
 
         Args:
-            t: times in [-1, T - 1], (b,).
-            ndim: axes of the tensors that the levels multiply.
+            t: times in [-1, T-1], (b,).
+            ndim: number of axes of the tensors that they will scale.
         """
-        alpha_bar = self.alpha_bar(t).view(-1, *[1] * (ndim - 1))
-        return alpha_bar.sqrt().float(), (1.0 - alpha_bar).sqrt().float()
+        log_snr = self.log_snr(t).view(-1, *[1] * (ndim - 1))
+        return log_snr.sigmoid().sqrt().float(), (-log_snr).sigmoid().sqrt().float()
 
     def log_snr(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """log(alpha_t^2 / sigma_t^2) in float64: +inf at t = -1, -inf where alpha_t = 0."""
-        alpha_bar = self.alpha_bar(t)
-        return alpha_bar.log() - (1.0 - alpha_bar).log()
+        """log(alpha_t^2 / sigma_t^2) in float64: +inf at t = -1, -inf at zero terminal SNR."""
+        table = _log_snr_table(self.alphas_cumprod, t.device)
+        t, last = t.to(table.dtype), self._last_finite
+        i = t.clamp(0, last - 1).long()
+        value = table[i] + (t - i) * (table[i + 1] - table[i])
+        value = torch.where(t < 0, table[0] - 2 * torch.log1p(t), value)
+        if self.zero_terminal_snr:
+            value = torch.where(t > last, table[last] + 2 * torch.log(last + 1 - t), value)
+        return torch.where(t > self.num_train_timesteps - 1, torch.nan, value)
 
     def time(self, log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """The time with this log-SNR in float64, the inverse of `log_snr`; clamped to [-1, T - 1]."""
-        table = _table(self.alphas_cumprod, log_snr.device)
-        alpha_bar = torch.sigmoid(log_snr.double())
-        high = (len(table) - torch.searchsorted(table.flip(0), alpha_bar, right=True)).clamp(1, len(table) - 1)
-        low = high - 1
-        return (low + (table[low] - alpha_bar) / (table[low] - table[high]) - 1.0).clamp(-1.0, len(table) - 2.0)
+        """The time of a log-SNR in float64, inverse of `log_snr`; T-1 for more noise than the table has."""
+        table = _log_snr_table(self.alphas_cumprod, log_snr.device)
+        value, last = log_snr.to(table.dtype), self._last_finite
+        i = torch.searchsorted(-table[: last + 1], -value.contiguous()).sub(1).clamp(0, last - 1)
+        t = i + ((value - table[i]) / (table[i + 1] - table[i])).clamp(0, 1)
+        t = torch.where(value > table[0], torch.expm1((table[0] - value) / 2), t)
+        if self.zero_terminal_snr:
+            t = torch.where(value < table[last], last + 1 - torch.exp((value - table[last]) / 2), t)
+        return t
+
+    @property
+    def _last_finite(self) -> int:
+        """The last time with a finite log-SNR."""
+        return self.num_train_timesteps - (2 if self.zero_terminal_snr else 1)
 
 
 def _from_betas(betas: Tensor) -> NoiseSchedule:
-    return NoiseSchedule(alphas_cumprod=tuple((1.0 - betas).cumprod(0).tolist()))
+    return NoiseSchedule(alphas_cumprod=tuple((1 - betas).cumprod(0).tolist()))
 
 
-def linear(num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
-    """Linear betas (Ho et al. 2020, Sec. 4)."""
-    return _from_betas(torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float64))
+def _check_betas(beta_start: float, beta_end: float) -> None:
+    if not 0.0 < beta_start <= beta_end < 1.0:
+        raise ValueError(
+            f"need 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end} "
+            "(schedule.beta_start, schedule.beta_end)"
+        )
+
+
+def linear(
+    *, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+) -> NoiseSchedule:
+    """beta_t linear in t (Ho et al. 2020, arXiv:2006.11239, section 4)."""
+    _check_betas(beta_start, beta_end)
+    return _from_betas(
+        torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float64, device="cpu")
+    )
 
 
 def scaled_linear(
-    num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
+    *, num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
 ) -> NoiseSchedule:
-    """Betas whose square roots are linear: Stable Diffusion's schedule (Rombach et al. 2022)."""
-    roots = torch.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=torch.float64)
-    return _from_betas(roots**2)
+    """sqrt(beta_t) linear in t, Stable Diffusion's schedule (Rombach et al. 2022, arXiv:2112.10752)."""
+    _check_betas(beta_start, beta_end)
+    ends = (math.sqrt(beta_start), math.sqrt(beta_end))
+    return _from_betas(torch.linspace(*ends, num_train_timesteps, dtype=torch.float64, device="cpu").square())
 
 
-def cosine(num_train_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
-    """Cosine alpha-bar (Nichol & Dhariwal 2021, Eq. 17)."""
-    times = torch.arange(num_train_timesteps + 1, dtype=torch.float64) / num_train_timesteps
-    f = torch.cos((times + offset) / (1.0 + offset) * math.pi / 2.0) ** 2
-    return _from_betas((1.0 - f[1:] / f[:-1]).clamp_max(max_beta))
+def cosine(
+    *, num_train_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999
+) -> NoiseSchedule:
+    """Squared cosine alpha-bar (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17), betas <= max_beta."""
+    if not 0.0 < max_beta < 1.0:
+        raise ValueError(f"max_beta must be in (0, 1), got {max_beta} (schedule.max_beta)")
+    u = torch.arange(num_train_timesteps + 1, dtype=torch.float64, device="cpu") / num_train_timesteps
+    f = torch.cos((u + offset) / (1 + offset) * math.pi / 2).square()
+    return _from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta))
 
 
-def zero_snr(base: NoiseSchedule) -> NoiseSchedule:
-    """A schedule shifted and scaled so that the last time has no signal (Lin et al. 2023, Alg. 1)."""
-    roots = torch.tensor(base.alphas_cumprod, dtype=torch.float64).sqrt()
-    first, last = roots[0], roots[-1]
-    table = ((roots - last) * first / (first - last)) ** 2
-    return NoiseSchedule(alphas_cumprod=(*table[:-1].tolist(), 0.0))
+def zero_snr(*, base: NoiseSchedule) -> NoiseSchedule:
+    """The base schedule with its last level moved to pure noise (Lin et al. 2023, arXiv:2305.08891, Alg. 1).
+
+    alpha_t is shifted so that the last is 0 and scaled so that the first keeps its value.
+    """
+    alpha = torch.tensor(base.alphas_cumprod, dtype=torch.float64, device="cpu").sqrt()
+    alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
+    return NoiseSchedule(alphas_cumprod=tuple(alpha.square().tolist()))

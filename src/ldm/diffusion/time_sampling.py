@@ -1,7 +1,7 @@
-"""Training times as maps of uniform numbers."""
+"""Distributions of the training time: pure maps of uniform numbers u in [0, 1) to times t in [0, T-1]."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -10,66 +10,67 @@ from torch import Tensor
 from ldm.diffusion.schedule import NoiseSchedule
 
 
+@runtime_checkable
 class TimeSampling(Protocol):
-    """Maps uniform numbers to times."""
+    """Maps uniform numbers to times; increasing, so that stratified u give stratified t."""
 
-    def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
-        """Times in schedule units for u in [0, 1)."""
-        ...
-
-
-def _scale(fraction: Tensor, schedule: NoiseSchedule) -> Tensor:
-    return fraction * (schedule.num_train_timesteps - 1)
+    def __call__(self, u: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Times (b,) of numbers u (b,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UniformTimes:
-    """Uniform times in [0, T - 1].
+    """Uniform times.
 
     Args:
-        discrete: only the integers 0 .. T-1, as in DDPM.
+        discrete: whole times 0..T-1 as in DDPM's training, rather than real ones in [0, T-1].
     """
 
     discrete: bool = False
 
     def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
-        """Returns the times."""
-        return (u * schedule.num_train_timesteps).floor() if self.discrete else _scale(u, schedule)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShiftedTimes:
-    """Times shifted towards noise: f = s u / (1 + (s - 1) u) (Esser et al. 2024, arXiv:2403.03206, Eq. 23).
-
-    Args:
-        shift: s >= 0; 1 is uniform, larger numbers train more on noisier inputs, where the caption decides.
-    """
-
-    shift: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Checks the range."""
-        if self.shift <= 0:
-            raise ValueError(f"shift must be positive, got {self.shift} (time_sampling.shift)")
-
-    def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
-        """Returns the times."""
-        return _scale(self.shift * u / (1.0 + (self.shift - 1.0) * u), schedule)
+        """t = u (T-1), or floor(u T)."""
+        num = schedule.num_train_timesteps
+        return (u * num).floor().clamp(max=num - 1) if self.discrete else u * (num - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitNormalTimes:
-    """Times whose logit is normal (Esser et al. 2024, Eq. 19).
+    """t / (T-1) = sigmoid(mean + std z) with z normal (Esser et al. 2024, arXiv:2403.03206, Eq. 19).
 
     Args:
-        mean: of the logit; positive numbers favour noise.
-        std: of the logit.
+        mean: of the logit; positive favours noise.
+        std: of the logit; small concentrates the times.
     """
 
     mean: float = 0.0
     std: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise ValueError(f"std must be positive, got {self.std} (time_sampling.std)")
+
     def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
-        """Returns the times."""
-        z = torch.special.ndtri(u.double().clamp(1e-9, 1.0 - 1e-9)).float()
-        return _scale(torch.sigmoid(self.mean + self.std * z), schedule)
+        """Quantiles of the logit-normal distribution."""
+        z = torch.special.ndtri(u)
+        return torch.sigmoid(self.mean + self.std * z) * (schedule.num_train_timesteps - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftedTimes:
+    """t / (T-1) = shift u / (1 + (shift - 1) u) (Esser et al. 2024, arXiv:2403.03206, Eq. 23).
+
+    Args:
+        shift: above 1 favours noise, as larger images need; 1 is uniform.
+    """
+
+    shift: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not self.shift > 0:
+            raise ValueError(f"shift must be positive, got {self.shift} (time_sampling.shift)")
+
+    def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
+        """Shifted uniform times."""
+        shifted = (self.shift * u / (1 + (self.shift - 1) * u)).clamp(max=1)  # rounding can pass 1
+        return shifted * (schedule.num_train_timesteps - 1)

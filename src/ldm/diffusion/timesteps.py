@@ -1,39 +1,89 @@
-"""Timestep grids: num_steps + 1 strictly decreasing times, the last one -1 (clean data)."""
+"""Grids of sampling times: num_steps times and the final target, strictly decreasing, -1 meaning clean."""
+
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 
-def _check(num_train_timesteps: int, num_steps: int) -> None:
-    if not 1 <= num_steps <= num_train_timesteps:
+def leading(
+    num_train_timesteps: int, num_steps: int, *, offset: int = 0, final: float = -1.0
+) -> Float64[Tensor, " n"]:
+    """Multiples of T // N, from (N-1) (T // N) + offset down to offset (Ho et al. 2020; Song et al. 2021).
+
+    Stable Diffusion 1.x was sampled with offset = 1 and final = 0. The first time can lie well below T-1.
+
+    Args:
+        num_train_timesteps: T.
+        num_steps: N, 1..T.
+        offset: added to every time but the final one.
+        final: target of the last step; -1 is clean.
+    """
+    _check_num_steps(num_train_timesteps, num_steps)
+    stride = num_train_timesteps // num_steps
+    return _grid(
+        torch.arange(num_steps - 1, -1, -1, device="cpu") * stride + offset, final, num_train_timesteps
+    )
+
+
+def trailing(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -> Float64[Tensor, " n"]:
+    """round(T i / N) - 1 for i = N..1, from T-1 down (Lin et al. 2023, arXiv:2305.08891, Table 2).
+
+    Args:
+        num_train_timesteps: T.
+        num_steps: N, 1..T.
+        final: target of the last step; -1 is clean.
+    """
+    _check_num_steps(num_train_timesteps, num_steps)
+    i = torch.arange(num_steps, 0, -1, dtype=torch.float64, device="cpu")
+    return _grid((i * num_train_timesteps / num_steps).round() - 1, final, num_train_timesteps)
+
+
+def linspace(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -> Float64[Tensor, " n"]:
+    """N equally spaced times, rounded, from T-1 to 0 (Nichol & Dhariwal 2021, arXiv:2102.09672); N = 1: T-1.
+
+    Args:
+        num_train_timesteps: T.
+        num_steps: N, 1..T.
+        final: target of the last step; -1 is clean.
+    """
+    _check_num_steps(num_train_timesteps, num_steps)
+    i = torch.arange(num_steps - 1, -1, -1, dtype=torch.float64, device="cpu")
+    last = num_train_timesteps - 1
+    times = (i * last / (num_steps - 1)).round() if num_steps > 1 else i + last
+    return _grid(times, final, num_train_timesteps)
+
+
+def check_grid(timesteps: Tensor, num_train_timesteps: int) -> None:
+    """Checks that a list of times can be sampled on.
+
+    Raises:
+        ValueError: unless there are at least two times, strictly decreasing, within [-1, T-1].
+    """
+    times = timesteps.tolist()
+    if timesteps.ndim != 1 or len(times) < 2:
         raise ValueError(
-            f"num_inference_steps must be in 1..{num_train_timesteps}, got {num_steps} (num_inference_steps)"
+            f"timesteps must be a list of two times or more, got shape {tuple(timesteps.shape)} (timesteps)"
+        )
+    for a, b in pairwise(times):
+        if not a > b:
+            raise ValueError(f"timesteps must decrease strictly, got {a} followed by {b} (timesteps)")
+    if not (times[0] <= num_train_timesteps - 1 and times[-1] >= -1):
+        raise ValueError(
+            f"timesteps must lie in [-1, {num_train_timesteps - 1}], got {times[0]} ... {times[-1]} "
+            "(timesteps, num_inference_steps)"
         )
 
 
-def _grid(times: Tensor) -> Tensor:
-    return torch.cat([times.double(), torch.tensor([-1.0], dtype=torch.float64)])
+def _check_num_steps(num_train_timesteps: int, num_steps: int) -> None:
+    if not 1 <= num_steps <= num_train_timesteps:
+        raise ValueError(
+            f"the steps must number 1 to {num_train_timesteps}, got {num_steps} (num_inference_steps)"
+        )
 
 
-def leading(num_train_timesteps: int, num_steps: int, offset: int = 0) -> Float64[Tensor, " n"]:
-    """Multiples of floor(T / N) plus an offset (Lin et al. 2023, Table 2; SD's grid has offset 1).
-
-    The offset is left out where it would lead past the last time.
-    """
-    _check(num_train_timesteps, num_steps)
-    times = torch.arange(num_steps).flip(0) * (num_train_timesteps // num_steps)
-    return _grid(times + min(offset, num_train_timesteps - 1 - int(times[0])))
-
-
-def trailing(num_train_timesteps: int, num_steps: int) -> Float64[Tensor, " n"]:
-    """round(T - i T / N) - 1: starts at the last time (Lin et al. 2023, Table 2)."""
-    _check(num_train_timesteps, num_steps)
-    i = torch.arange(num_steps, dtype=torch.float64)
-    return _grid((num_train_timesteps - i * num_train_timesteps / num_steps).round() - 1.0)
-
-
-def linspace(num_train_timesteps: int, num_steps: int) -> Float64[Tensor, " n"]:
-    """N real-valued times evenly spaced from T - 1 to 0, both included (T - 1 alone for one step)."""
-    _check(num_train_timesteps, num_steps)
-    return _grid(torch.linspace(num_train_timesteps - 1, 0, num_steps, dtype=torch.float64))
+def _grid(times: Tensor, final: float, num_train_timesteps: int) -> Tensor:
+    grid = torch.cat([times.double(), torch.tensor([final], dtype=torch.float64, device="cpu")])
+    check_grid(grid, num_train_timesteps)
+    return grid

@@ -1,55 +1,54 @@
-"""Loss weights on the squared error of the prediction, in closed form and finite at every noise level."""
+"""Loss weights over noise levels, as factors of the squared error of what the net predicts."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ldm.diffusion.prediction import Prediction
 
 
+@runtime_checkable
 class Weighting(Protocol):
-    """Maps noise levels to loss weights."""
+    """Maps noise levels to weights, finite for every level."""
 
     def __call__(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-        """Weight at levels (alpha, sigma) for an error in the prediction's space."""
-        ...
+        """Weight of the prediction's squared error, shaped as alpha."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform:
-    """Weight 1 on the error of what the net predicts."""
+    """1 everywhere: for eps the simple loss of Ho et al. 2020 (arXiv:2006.11239, Eq. 14)."""
 
-    def __call__(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+    def __call__(
+        self, alpha: Float[Tensor, "*b"], sigma: Float[Tensor, "*b"], prediction: Prediction
+    ) -> Float[Tensor, "*b"]:
         """Returns ones."""
         return torch.ones_like(alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MinSNR:
-    """Weight min(snr, gamma) on the error of x0 (Hang et al. 2023, arXiv:2303.09556, Sec. 3.4).
+    """min(SNR, gamma) on the error of x0 (Hang et al. 2023, arXiv:2303.09556, section 3.4).
 
-    Written without a division by alpha or sigma: with c = min(alpha^2, gamma sigma^2) the weight is c / alpha^2 for
-    eps, c for v and c / sigma^2 for x0, whose limits at the ends are finite.
+    SNR times the squared error of x0 is the squared error of eps, so the weight is the smaller of two error
+    ratios and needs no division by the SNR: min(1, gamma / SNR) for eps, min(alpha^2, gamma sigma^2) for v.
 
     Args:
-        gamma: largest weight on the x0 error.
+        gamma: SNR above which the weight of x0's error stays constant.
     """
 
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        """Checks the range."""
-        if self.gamma <= 0:
+        if not self.gamma > 0:
             raise ValueError(f"gamma must be positive, got {self.gamma} (weighting.gamma)")
 
-    def __call__(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-        """Returns the weight at each level."""
-        a, s = alpha.square(), sigma.square()
-        signal = a < self.gamma * s  # snr below gamma
-        if prediction.name == "eps":
-            return torch.where(signal, 1.0, self.gamma * s / a.clamp_min(1e-20))
-        if prediction.name == "v":
-            return torch.minimum(a, self.gamma * s)
-        return torch.where(signal, a / s.clamp_min(1e-20), self.gamma)
+    def __call__(
+        self, alpha: Float[Tensor, "*b"], sigma: Float[Tensor, "*b"], prediction: Prediction
+    ) -> Float[Tensor, "*b"]:
+        """Weights of the prediction's squared error."""
+        x0, eps = prediction.error_ratio(alpha, sigma)
+        return torch.minimum(eps, self.gamma * x0)

@@ -1,1 +1,5 @@
-"""Guidance rules: they wrap the net, samplers know nothing of them."""
+"""Guidance rules: wrappers of a net that keep its signature."""
+
+from ldm.guidance.cfg import drop_captions, guide
+
+__all__ = ["drop_captions", "guide"]

@@ -1,42 +1,41 @@
-"""The contract of all schedulers."""
+"""What the solvers share: the protocol and two small formulas."""
 
-from typing import Any, Protocol
-
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from ldm.diffusion.process import Denoise
+from ldm.diffusion.prediction import Denoised, noise_in
+from ldm.diffusion.sampling import Scheduler
 from ldm.diffusion.schedule import NoiseSchedule
 
-
-class Scheduler(Protocol):
-    """One reverse-step rule; a frozen dataclass with a pure `step`."""
-
-    def step(
-        self,
-        denoise: Denoise,
-        schedule: NoiseSchedule,
-        x: Tensor,
-        t: Tensor,
-        s: Tensor,
-        state: Any,
-        noise: Tensor,
-    ) -> tuple[Tensor, Any]:
-        """One step x_t -> x_s.
-
-        Args:
-            denoise: maps (x_t, t) to the estimates (x0, eps).
-            schedule: noise levels.
-            x: x_t, (b, ...).
-            t: current time, (1,).
-            s: target time, (1,), s < t; -1 means clean.
-            state: what the step before returned, None at the first.
-            noise: standard normal, like x.
-
-        Returns: x_s and the state for the next step.
-        """
-        ...
+__all__ = ["Scheduler", "check_clip", "clip", "snr_drop"]
 
 
-def clip(x0: Tensor, limit: float | None) -> Tensor:
-    """x0 clamped to [-limit, limit]; as it is for None (latents)."""
-    return x0 if limit is None else x0.clamp(-limit, limit)
+def snr_drop(
+    schedule: NoiseSchedule, t: Float[Tensor, " #b"], s: Float[Tensor, " #b"], ndim: int
+) -> Float[Tensor, "b ..."]:
+    """1 - SNR_t / SNR_s in [0, 1], (b, 1, .., 1), free of cancellation; 1 if t is pure noise or s is clean.
+
+    sigma_s^2 times it is the variance of x_s given x_t and x0 (beta-tilde of Ho et al. 2020, Eq. 7),
+    sigma_t^2 times it that of x_t given x_s (1 - alpha_t^2 / alpha_s^2, their beta_t).
+    """
+    drop = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))
+    return drop.view(-1, *[1] * (ndim - 1)).float()
+
+
+def check_clip(clip_x0: float | None) -> None:
+    """Checks the option `clip_x0` of a solver.
+
+    Raises:
+        ValueError: unless it is None or positive.
+    """
+    if clip_x0 is not None and not clip_x0 > 0:
+        raise ValueError(f"clip_x0 must be positive or null, got {clip_x0} (scheduler.clip_x0)")
+
+
+def clip(denoised: Denoised, x: Tensor, alpha: Tensor, sigma: Tensor, clip_x0: float | None) -> Denoised:
+    """The estimates with x0 in [-clip_x0, clip_x0] and eps such that x = alpha x0 + sigma eps still holds."""
+    if clip_x0 is None:
+        return denoised
+    x0 = denoised.x0.clamp(-clip_x0, clip_x0)
+    return Denoised(x0, noise_in(x, x0, alpha, sigma))

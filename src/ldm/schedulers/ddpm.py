@@ -1,49 +1,50 @@
-"""DDPM ancestral sampling (Ho et al. 2020, arXiv:2006.11239)."""
+"""DDPM's ancestral sampling."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor
 
-from ldm.diffusion.process import Denoise
+from ldm.diffusion.prediction import Denoise
 from ldm.diffusion.schedule import NoiseSchedule
-from ldm.schedulers.base import clip
+from ldm.schedulers.base import check_clip, clip, snr_drop
 
 
 @dataclass(frozen=True, kw_only=True)
 class DDPM:
-    """The posterior q(x_s | x_t, x0) with the estimated x0, between any two times.
+    """Ancestral sampling between any two times (Ho et al. 2020, arXiv:2006.11239, Alg. 2).
 
     Args:
-        variance: "small" is the posterior's variance, "large" that of q(x_t | x_s); the last step adds no noise.
-        clip_x0: limit of |x0| for pixels in [-1, 1]; None for latents.
+        variance: of the step (section 3.2): "small" is the posterior's beta-tilde, exact for data at a
+            point, "large" is beta, exact for standard normal data.
+        clip_x0: bound of the estimate of x0, for pixels in [-1, 1]; null for latents.
     """
 
     variance: Literal["small", "large"] = "small"
     clip_x0: float | None = None
 
     def __post_init__(self) -> None:
-        """Checks the choice."""
+        check_clip(self.clip_x0)
         if self.variance not in ("small", "large"):
-            raise ValueError(f"variance must be 'small' or 'large', got {self.variance!r} (scheduler.variance)")
+            raise ValueError(f"variance must be small or large, got {self.variance} (scheduler.variance)")
 
     def step(
         self,
         denoise: Denoise,
         schedule: NoiseSchedule,
-        x: Tensor,
-        t: Tensor,
-        s: Tensor,
-        state: Any,
-        noise: Tensor,
-    ) -> tuple[Tensor, Any]:
-        """One step x_t -> x_s (Eq. 7 for the mean; Sec. 3.2 for the variances)."""
+        x: Float[Tensor, "b ..."],
+        t: Float[Tensor, " #b"],
+        s: Float[Tensor, " #b"],
+        state: None,
+        noise: Callable[[], Tensor],
+    ) -> tuple[Float[Tensor, "b ..."], None]:
+        """One draw of x_s given x_t and the estimate of x0 (Eq. 7), noiseless at s = -1. See `Scheduler`."""
         alpha_t, sigma_t = schedule(t, x.ndim)
         alpha_s, sigma_s = schedule(s, x.ndim)
-        x0 = clip(denoise(x, t).x0, self.clip_x0)
-        ratio = alpha_t / alpha_s
-        beta = (1.0 - ratio**2).clamp_min(0.0)  # variance of q(x_t | x_s)
-        mean = alpha_s * beta / sigma_t**2 * x0 + ratio * (sigma_s / sigma_t) ** 2 * x
-        small = beta * (sigma_s / sigma_t) ** 2
-        variance = small if self.variance == "small" else beta * (sigma_s > 0)
-        return mean + variance.sqrt() * noise, None
+        drop = snr_drop(schedule, t, s, x.ndim)
+        x0, _ = clip(denoise(x, t), x, alpha_t, sigma_t, self.clip_x0)
+        mean = alpha_s * drop * x0 + (alpha_t / alpha_s) * (sigma_s / sigma_t).square() * x
+        scale = sigma_s if self.variance == "small" else sigma_t * (sigma_s > 0)
+        return mean + scale * drop.sqrt() * noise(), None
