@@ -132,10 +132,11 @@ def _build(node: Any, key: str) -> nn.Module:
         module = construct(node, key)
     if not isinstance(module, nn.Module):
         raise ValueError(f"must be a module with a _target_, got {type(module).__name__} ({key})")
-    if _waits_for_values(module):
-        with torch.random.fork_rng(devices=[]):
-            module = construct(node, key)
-    return module
+    if not _waits_for_values(module):
+        return module
+    with torch.random.fork_rng(devices=[]):
+        computed: nn.Module = construct(node, key)
+    return computed
 
 
 def _compare(path: Path, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:

@@ -175,14 +175,14 @@ class UNet(nn.Module):
         heads = _heads(channels, attention, mid_attention, num_heads, head_dim)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.context_dim, self.pooled_dim = context_dim, pooled_dim
-        embedding_dim = 4 * channels[0]
+        self.size_multiple, embedding_dim = 2 ** (len(channels) - 1), 4 * channels[0]
         self.time_embed = _time_embed(channels[0], embedding_dim)
         if pooled_dim is not None:
             self.pooled_embed = nn.Linear(pooled_dim, embedding_dim)
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
         if position_size is not None:
             self.position = nn.Parameter(0.02 * torch.randn(channels[0], position_size, position_size))
-        self.has_position = position_size is not None
+        self.has_position, self.position_size = position_size is not None, position_size
         build = _Builder(
             embedding_dim, norm_groups, dropout, context_dim, transformer_depth, linear_projection
         )
