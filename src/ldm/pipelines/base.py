@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,8 @@ from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion
 
 log = logging.getLogger(__name__)
+
+P = TypeVar("P", bound="Pipeline")
 
 SHIPPED = "emoji.safetensors"
 SETTINGS = {"diffusion": (), "sampling": ("scheduler", "timesteps", "num_inference_steps", "guidance_scale")}
@@ -50,12 +52,12 @@ class Pipeline:
 
     @classmethod
     def from_pretrained(
-        cls,
+        cls: type[P],
         path: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
-    ) -> Self:
+    ) -> P:
         """A pipeline from a file.
 
         Args:
@@ -79,7 +81,7 @@ class Pipeline:
             raise ValueError(f"{path} is no complete model: it has no {', '.join(missing)} (checkpoint)")
         return cls(**loaded.components, config=loaded.config).to(device, dtype)  # type: ignore[arg-type]
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+    def to(self: P, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> P:
         """Moves the nets to a device or casts them; returns the pipeline."""
         self.device, self.dtype = torch.device(device or self.device), dtype or self.dtype
         for net in (self.autoencoder, self.text_encoder, self.backbone):
