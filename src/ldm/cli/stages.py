@@ -1,0 +1,189 @@
+"""The stages of a training run: what `ldm-train` does once its config is checked."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ldm.checkpoints.native import load_model, save_model
+from ldm.cli.config import ConfigError, build
+from ldm.cli.summary import machine, revision
+from ldm.training.autoencoder import AutoencoderTraining
+from ldm.training.latent_diffusion import LatentDiffusion
+from ldm.utils.device import set_threads
+
+log = logging.getLogger(__name__)
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A config node as a plain, resolved dict without `_partial_`: what a checkpoint's metadata holds."""
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return {str(k): v for k, v in values.items() if k != "_partial_"}
+
+
+class Run:
+    """One run: its config, its directory and what is to be said about it.
+
+    Args:
+        cfg: the composed and checked config of `ldm-train`.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        self.dir = Path(cfg.paths.run)
+        self.summary: dict[str, Any] = {"name": cfg.name, "machine": machine(), **revision(), "timings": {}}
+
+    def execute(self) -> None:
+        """Trains the stages that the config asks for, scores the result and writes the report."""
+        set_threads(self.cfg.threads)
+        OmegaConf.save(self.cfg, self.dir / "config.yaml", resolve=True)
+        self._recall_summary()
+        self.autoencoder_node = plain(self.cfg.autoencoder)
+        autoencoder = self._first_stage()
+        if self.cfg.task is not None:
+            self._diffusion(autoencoder)
+        if self._is_main_process():
+            from ldm.evaluation.report import write_report
+
+            self._save_summary()
+            log.info("report: %s", write_report(self.dir))
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Adds the seconds spent inside to the summary's timings."""
+        start = time.perf_counter()
+        yield
+        timings = self.summary["timings"]
+        timings[name] = round(timings.get(name, 0.0) + time.perf_counter() - start, 1)
+        self._save_summary()
+
+    def fit(
+        self, stage: str, module: pl.LightningModule, data: Any, folder: Path, changes: dict[str, Any]
+    ) -> None:
+        """Fits a module, from its last checkpoint if the run directory has one.
+
+        Args:
+            stage: its name in messages and timings.
+            module: what is trained.
+            data: its data module.
+            folder: where checkpoints and metrics go.
+            changes: to the trainer's config.
+        """
+        cfg = OmegaConf.merge(self.cfg, {"paths": {"run": str(folder)}, "trainer": changes})
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        if self.cfg.resume not in ("auto", "never"):
+            checkpoint = Path(self.cfg.resume)
+            if not checkpoint.is_file():
+                raise ConfigError(f"resume: no checkpoint at {checkpoint}")
+        elif checkpoint.is_file() and self.cfg.resume == "never":
+            raise ConfigError(f"resume: {checkpoint} exists and resume=never; choose another hydra.run.dir")
+        path = checkpoint if checkpoint.is_file() else None
+        callbacks = [build(node) for node in cfg.callbacks.values()]
+        logger = [build(node) for node in cfg.logger.values()]
+        trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
+        if path is not None:
+            step = int(torch.load(path, weights_only=True, mmap=True, map_location="cpu")["global_step"])
+            log.info("%s: going on at step %d of %s", stage, step, path)
+            if step >= trainer.max_steps:
+                module.configure_model()
+                module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
+                return
+            data.resume(step * trainer.accumulate_grad_batches)
+        with self.timed(stage):
+            trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        if trainer.interrupted or trainer.global_step < trainer.max_steps:
+            raise KeyboardInterrupt
+
+    def _first_stage(self) -> nn.Module:
+        """The frozen autoencoder: read from a file, trained in this run, or built as it is."""
+        stage = self.cfg.first_stage
+        folder = self.dir / "autoencoder"
+        saved = self.dir / "autoencoder.safetensors"
+        if stage.checkpoint is not None or saved.is_file():
+            loaded = load_model(Path(stage.checkpoint or saved))
+            self.autoencoder_node = loaded.config["autoencoder"]
+            return loaded.components["autoencoder"]
+        if stage.task is None:
+            net = build(self.cfg.autoencoder)()
+            if any(True for _ in net.parameters()):
+                raise ConfigError("first_stage.checkpoint: this autoencoder has weights: give a file or train it")
+            return net
+        module: AutoencoderTraining = build(stage.task)
+        data = build(stage.data)
+        self.fit("autoencoder", module, data, folder, {"max_steps": stage.max_steps, "gradient_clip_val": None})
+        self._finish_first_stage(module, data, saved)
+        return module.ema
+
+    def _finish_first_stage(self, module: AutoencoderTraining, data: Any, path: Path) -> None:
+        """Measures the latents and the reconstruction, writes the autoencoder and a picture."""
+        from ldm.evaluation.metrics import psnr
+        from ldm.utils.image_io import make_grid, save_png, to_uint8
+
+        statistics = module.latent_statistics(data.training_images(), self.cfg.first_stage.whitening)
+        module.ema.set_latent_statistics(statistics["scaling_factor"], statistics["shift_factor"])
+        self.autoencoder_node |= statistics
+        images = data.validation_images()
+        output = module.reconstruct(images)
+        score = float(psnr(output, images).mean())
+        self.summary["autoencoder"] = {
+            "psnr": round(score, 2),
+            "images": len(images),
+            "parameters": sum(p.numel() for p in module.net.parameters()),
+        }
+        log.info("autoencoder: %.2f dB PSNR on %d images it has not seen", score, len(images))
+        both = torch.cat([images[:16], output[:16]])
+        save_png(make_grid(to_uint8(both), columns=16), self.dir / "reconstructions.png")
+        save_model(path, {"autoencoder": module.ema}, {"autoencoder": self.autoencoder_node})
+
+    def _diffusion(self, autoencoder: nn.Module) -> None:
+        """Trains the diffusion model, writes it, samples and scores it."""
+        from ldm.cli.scores import score
+
+        module: LatentDiffusion = build(self.cfg.task, autoencoder=autoencoder)
+        data = build(self.cfg.data)
+        self.fit("latent diffusion", module, data, self.dir, {})
+        path = self.dir / "model.safetensors"
+        save_model(path, module.components(), self.model_config(), dtype=torch.float16)
+        self.summary["latent_diffusion"] = {
+            "parameters": sum(p.numel() for p in module.nets.parameters()),
+            "steps": int(self.cfg.trainer.max_steps),
+        }
+        self.summary["sample_command"] = f'ldm-sample checkpoint={path} prompt="{self.cfg.evaluation.prompts[0]}"'
+        with self.timed("samples and scores"):
+            self.summary |= score(self.cfg.evaluation, module.sample_images, data, self.dir)
+
+    def model_config(self) -> dict[str, Any]:
+        """The metadata of the finished model: everything that is needed to sample from it."""
+        cfg = self.cfg
+        return {
+            "autoencoder": self.autoencoder_node,
+            "text_encoder": plain(cfg.text_encoder),
+            "backbone": plain(cfg.backbone),
+            "diffusion": plain(cfg.diffusion),
+            "sampling": OmegaConf.to_container(cfg.sampling, resolve=True),
+            "image_size": cfg.data.image_size,
+            "caption_dropout": cfg.task.caption_dropout,
+            "training": {"name": cfg.name, "seed": cfg.seed, "steps": cfg.trainer.max_steps},
+        }
+
+    def _is_main_process(self) -> bool:
+        return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+    def _recall_summary(self) -> None:
+        """Takes over what a run that is continued has said before."""
+        path = self.dir / "summary.json"
+        if path.is_file():
+            self.summary |= json.loads(path.read_text())
+
+    def _save_summary(self) -> None:
+        if self._is_main_process():
+            (self.dir / "summary.json").write_text(json.dumps(self.summary, indent=1))

@@ -1,0 +1,1 @@
+"""LightningDataModules that yield Batch {"image", "caption", "key"}."""

@@ -1,0 +1,139 @@
+"""What every data module yields, and the base of those that hold their images in memory."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import count
+from typing import Any, TypedDict
+
+import lightning.pytorch as pl
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ldm.diffusion import random
+
+
+class Batch(TypedDict):
+    """One batch: image (b, 3, h, w) float32 in [-1, 1], caption (b strings), key (b,) int64, the sample's identity."""
+
+    image: Tensor
+    caption: list[str]
+    key: Tensor
+
+
+class Stream(IterableDataset[Batch]):
+    """The endless sequence of one rank's batches from a given step on.
+
+    Worker w of W makes the steps start + w, start + w + W, ...: the loader takes them in turn, so the sequence is the
+    same for any number of workers.
+    """
+
+    def __init__(self, data: "MemoryData", start: int, rank: int, world: int) -> None:
+        self.data, self.start, self.rank, self.world = data, start, rank, world
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches."""
+        info = get_worker_info()
+        first, stride = (0, 1) if info is None else (info.id, info.num_workers)
+        for step in count(self.start + first, stride):
+            yield self.data.batch(step, self.rank, self.world)
+
+
+class MemoryData(pl.LightningDataModule):
+    """Images small enough to be held decoded in memory; batches are gathered as tensors.
+
+    Order and augmentation are functions of (seed, key, visit), the visit of a sample being the epoch. The global batch
+    of a step is split into contiguous parts over the ranks, so it does not depend on their number.
+
+    Args:
+        batch_size: global batch size.
+        image_size: height and width.
+        seed: of order and augmentation.
+        num_workers: loader processes; 0 loads in the training process, which is fastest for most data in memory.
+    """
+
+    def __init__(self, *, batch_size: int, image_size: int, seed: int, num_workers: int = 0) -> None:
+        super().__init__()
+        self.batch_size, self.image_size, self.seed, self.num_workers = batch_size, image_size, seed, num_workers
+        self._start = 0
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    # What a data set defines.
+
+    def training_keys(self) -> Int64[Tensor, " n"]:
+        """Keys of the training samples; keys index the data set."""
+        raise TypeError(f"{type(self).__name__} does not define training_keys")
+
+    def get(self, key: Int64[Tensor, " b"], visit: int) -> Batch:
+        """The samples with these keys at their visit-th time."""
+        raise TypeError(f"{type(self).__name__} does not define get")
+
+    # What follows.
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per epoch; what does not fill a batch comes in another place next epoch."""
+        return max(len(self.training_keys()) // self.batch_size, 1)
+
+    def visit_of(self, step: int) -> int:
+        """How often the samples of a step were seen before: the epoch."""
+        return step // self.steps_per_epoch
+
+    def resume(self, step: int) -> None:
+        """Makes the loader start at a step's batch."""
+        self._start = step
+
+    def _permutation(self, epoch: int) -> Int64[Tensor, " n"]:
+        keys = self.training_keys()
+        copies = -(-self.batch_size // len(keys))  # a data set smaller than a batch is repeated
+        return keys[random.permutation(self.seed, "order", len(keys), epoch)].repeat(copies)
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """A rank's part of the global batch of a step."""
+        epoch, offset = divmod(step, self.steps_per_epoch)
+        part = self.batch_size // world
+        start = offset * self.batch_size + rank * part
+        return self.get(self._order(epoch)[start : start + part], epoch)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The endless training loader of this rank."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.batch_size % world:
+            raise ValueError(f"batch_size must be a multiple of the {world} ranks, got {self.batch_size} (data.batch_size)")
+        stream = Stream(self, self._start, rank, world)
+        return DataLoader(stream, batch_size=None, num_workers=self.num_workers)
+
+    def training_images(self, limit: int = 2048) -> Float[Tensor, "n 3 h w"]:
+        """Training images as at their first visit, in the order of the keys."""
+        return self.get(self.training_keys()[:limit], 0)["image"]
+
+    def validation_images(self) -> Float[Tensor, "n 3 h w"]:
+        """Images never trained on; the training images of a data set that holds none out."""
+        return self.training_images(256)
+
+    def training_captions(self) -> list[tuple[int, str]]:
+        """(reference index, caption) of the training samples that retrieval scores."""
+        return []
+
+    def reference_images(self) -> UInt8[Tensor, "n 3 h w"]:
+        """Images among which retrieval looks for the prompted one."""
+        raise TypeError(f"{type(self).__name__} has no reference images (evaluation.retrieval)")
+
+    def reference_captions(self) -> list[str]:
+        """Captions of the reference images."""
+        return []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the trainer and the cache, so that loader processes can be started."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("trainer", "_order")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The state with a fresh cache."""
+        self.__dict__.update(state)
+        self.trainer, self._order = None, lru_cache(maxsize=2)(self._permutation)
+
+
+def to_float(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Pixels 0..255 as [-1, 1]."""
+    return images.float().mul_(2.0 / 255.0).sub_(1.0)
