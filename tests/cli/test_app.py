@@ -201,6 +201,14 @@ def test_multirun_runs_every_job_and_reports_the_worst(command):
     assert len({output for *_, output in seen}) == 3
 
 
+def test_flags_may_stand_anywhere(command):
+    status, _, err, seen = command(
+        "seed=1", "--multirun", "text=a,b", "--config-name=trial", "optimizer.lr=0.5"
+    )
+    assert (status, err) == (0, "")
+    assert [(cfg.seed, cfg.text, cfg.optimizer.lr) for cfg, *_ in seen] == [(1, "a", 0.5), (1, "b", 0.5)]
+
+
 def test_a_job_of_a_sweep_gives_other_ranks_its_own_line_and_directory(command):
     _, _, _, seen = command("--multirun", "seed=1,2", "hydra.sweep.subdir=job${hydra.job.num}")
     for i, (_, argv, run_dir, output) in enumerate(seen):

@@ -109,7 +109,12 @@ class _Command:
             sys.exit(self._say(USAGE, f"{message} (--help, --hydra-help)"))
 
         parser.error = fail  # type: ignore[assignment, method-assign]
-        return parser.parse_args()
+        args = parser.parse_intermixed_args()
+        flags = sys.argv[1:]
+        for override in args.overrides:
+            flags.remove(override)
+        sys.argv[1:] = [*flags, *args.overrides]  # Hydra takes flags only on one side of the overrides
+        return args
 
     def _job(self) -> Task:
         """The task with checks before it and its errors turned into a status."""
