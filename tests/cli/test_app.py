@@ -217,6 +217,17 @@ def test_a_job_of_a_sweep_gives_other_ranks_its_own_line_and_directory(command):
         assert output.name == f"job{i}"
 
 
+def test_a_job_of_a_sweep_leaves_no_environment_to_the_next(command):
+    found = []
+
+    def action(cfg):
+        found.append(os.environ.get("MASTER_PORT"))
+        os.environ["MASTER_PORT"] = "1"
+
+    assert command("--multirun", "seed=1,2", action=action)[0] == 0
+    assert found == [None, None]
+
+
 def test_other_ranks_share_the_directory_and_write_no_config(command, monkeypatch):
     ((_, _, run_dir, _),) = command()[3]
     before = {p: p.read_bytes() for p in runs()}

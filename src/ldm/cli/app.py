@@ -263,8 +263,16 @@ def _as_single_run(args: Namespace) -> Iterator[None]:
     ours = [o for o in config.overrides.hydra if not o.startswith(sweep)]
     with read_write(config):  # type: ignore[arg-type]
         config.run.dir = config.runtime.output_dir
-    with _argv([*given, *config.overrides.task, *ours]):
-        yield
+    environment = dict(os.environ)
+    try:
+        with _argv([*given, *config.overrides.task, *ours]):
+            yield
+    finally:  # the next job starts as this one did
+        os.environ.clear()
+        os.environ.update(environment)
+        distributed = sys.modules.get("torch.distributed")
+        if distributed is not None and distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _discard_empty_run() -> None:
