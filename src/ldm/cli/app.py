@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import itertools
 import logging
 import os
@@ -79,6 +80,7 @@ class _Command:
         """Runs Hydra on the command line and returns the exit status."""
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
         register_resolvers()
+        gc.disable()  # composing makes many objects and little garbage: a tenth of the time of --help
         with _argv(argv):
             try:
                 self.args = self._parse()
@@ -99,6 +101,8 @@ class _Command:
                 return FAILURE
             except Exception as error:
                 return self._report(error, started=False)
+            finally:
+                gc.enable()
         return max(self.statuses, default=0)
 
     def _parse(self) -> Namespace:
@@ -121,6 +125,7 @@ class _Command:
 
         @functools.wraps(self.task)
         def job(cfg: DictConfig) -> None:
+            gc.enable()
             try:
                 with _as_single_run(self.args):
                     _quieten_other_ranks()

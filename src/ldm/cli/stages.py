@@ -143,6 +143,7 @@ class Run:
         both = torch.cat([images[:16], output[:16]])
         save_png(make_grid(to_uint8(both), columns=16), self.dir / "reconstructions.png")
         save_model(path, {"autoencoder": module.ema}, {"autoencoder": self.autoencoder_node})
+        self._save_summary()
 
     def _diffusion(self, autoencoder: nn.Module) -> None:
         """Trains the diffusion model, writes it, samples and scores it."""

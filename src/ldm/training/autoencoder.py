@@ -128,7 +128,7 @@ class AutoencoderTraining(pl.LightningModule):
         """One step of the autoencoder and, once started, one of the discriminator."""
         image, key = batch["image"], batch["key"]
         posterior = self.net.encode(image)
-        visit = self.trainer.datamodule.visit_of(batch_idx)
+        visit = self.trainer.datamodule.visit_of(self.global_step)
         noise = random.normal(self.seed, "posterior", key, visit, posterior.mean.shape[1:])
         output = self.net.decode(posterior.sample(noise))
         losses = self.reconstruction_loss(image, output, posterior)

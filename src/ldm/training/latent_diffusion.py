@@ -81,7 +81,7 @@ class LatentDiffusion(pl.LightningModule):
         super().__init__()
         if not 0.0 <= caption_dropout < 1.0:
             raise ValueError(f"caption_dropout must be in [0, 1), got {caption_dropout} (task.caption_dropout)")
-        self._frozen = (autoencoder.requires_grad_(False).eval(),)
+        self._frozen: tuple[Any, ...] = (autoencoder.requires_grad_(False).eval(),)
         self._factories = (text_encoder, backbone)
         self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
         self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
@@ -102,18 +102,24 @@ class LatentDiffusion(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             text = make_text()
-            self.nets = nn.ModuleDict({"text_encoder": text, "backbone": make_backbone()})
+            trainable = {"text_encoder": text} if text.trainable else {}
+            self.nets = nn.ModuleDict({**trainable, "backbone": make_backbone()})
         if not text.trainable:
-            text.requires_grad_(False).eval()
+            self._frozen = (self.autoencoder, text.requires_grad_(False).eval())
         self.ema = twin_of(self.nets)
+
+    def text_encoder(self, of: nn.ModuleDict) -> TextEncoder:
+        """The text encoder among the trained nets (or their EMA twins), or the frozen one."""
+        return of["text_encoder"] if "text_encoder" in of else self._frozen[1]
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW or what the config says, with the schedule in images."""
         return optimizer_and_schedule(self._optimizer, self.nets.parameters(), self._lr_schedule, self.batch_size)
 
     def on_fit_start(self) -> None:
-        """Moves the frozen first stage to the device."""
-        self.autoencoder.to(self.device)
+        """Moves the frozen nets to the device."""
+        for net in self._frozen:
+            net.to(self.device)
 
     @torch.no_grad()
     def latents(self, batch: dict[str, Any], visit: int) -> Float[Tensor, "b c h w"]:
@@ -134,13 +140,18 @@ class LatentDiffusion(pl.LightningModule):
         start = random.uniform(self.seed, "time", key, 0)
         return self.time_sampling((start + GOLDEN_RATIO * visit) % 1.0, self.diffusion.schedule)
 
+    def batches_seen(self, batch_idx: int) -> int:
+        """Number of this batch in the run, also after a restart."""
+        accumulate = self.trainer.accumulate_grad_batches
+        return self.global_step * accumulate + batch_idx % accumulate
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """One batch: its loss and, detached, the loss of each sample with its time and key."""
         key = batch["key"]
-        visit = self.trainer.datamodule.visit_of(batch_idx)
+        visit = self.trainer.datamodule.visit_of(self.batches_seen(batch_idx))
         x0 = self.latents(batch, visit)
         u = random.uniform(self.seed, "caption_dropout", key, visit)
-        cond = self.nets["text_encoder"].encode(drop_captions(batch["caption"], self.caption_dropout, u))
+        cond = self.text_encoder(self.nets).encode(drop_captions(batch["caption"], self.caption_dropout, u))
         noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
         t = self.times(key, visit)
         losses = self.diffusion.loss(lambda x_t, s: self.nets["backbone"](x_t, s, cond), x0, noise, t)
@@ -153,7 +164,7 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def sample_images(self, captions: list[str], seed: int) -> Tensor:
         """Images of captions from the EMA weights, uint8 (n, 3, h, w); image i depends on (seed, i) only."""
-        s, text, net = self.sampling, self.ema["text_encoder"], self.ema["backbone"]
+        s, text, net = self.sampling, self.text_encoder(self.ema), self.ema["backbone"]
         size = self.image_size // self.autoencoder.downscale
         shape = (self.autoencoder.latent_channels, size, size)
         images = []
@@ -177,4 +188,5 @@ class LatentDiffusion(pl.LightningModule):
 
     def components(self) -> dict[str, nn.Module]:
         """The nets of a finished model, with EMA weights: autoencoder, text_encoder, backbone."""
-        return {"autoencoder": self.autoencoder, **dict(self.ema.items())}
+        text = self.text_encoder(self.ema)
+        return {"autoencoder": self.autoencoder, "text_encoder": text, "backbone": self.ema["backbone"]}
