@@ -75,7 +75,7 @@ def inputs(ours: dict[str, Any], seed: int) -> tuple[Tensor, Tensor]:
 def test_cross_attention_unet_equals_diffusers(
     seed: int, randomise: Callable[..., nn.Module], copy_weights: Callable[..., None], relative_error: Any
 ) -> None:
-    """SD 1.x and 2.x: convolution and linear projections, one number of heads or one per level, some depth."""
+    """SD 1.x and 2.x: convolution and linear projections, heads per net or per level, some depth."""
     rng = random.Random(100 + seed)
     ours = draw(seed, "cross")
     heads = [rng.choice([1, 2]) for _ in ours["channels"]] if seed % 2 else rng.choice([1, 2])
@@ -94,7 +94,9 @@ def test_cross_attention_unet_equals_diffusers(
     x_t, t = inputs(ours, seed)
     context = torch.randn(2, 7, context_dim, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        assert relative_error(net(x_t, t, Conditioning(tokens=context)), theirs(x_t, t, context).sample) <= 1e-5
+        assert (
+            relative_error(net(x_t, t, Conditioning(tokens=context)), theirs(x_t, t, context).sample) <= 1e-5
+        )
 
 
 @pytest.mark.parametrize("seed", range(10))

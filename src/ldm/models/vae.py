@@ -218,8 +218,8 @@ class AutoencoderKL(nn.Module):
         return (z - self.shift) * self.scale
 
     def to_latent(
-        self, image: Float[Tensor, "b c h w"], noise: Float[Tensor, "b k h w"] | None = None
-    ) -> Float[Tensor, "b k h w"]:
+        self, image: Float[Tensor, "b c h w"], noise: Float[Tensor, "b k h2 w2"] | None = None
+    ) -> Float[Tensor, "b k h2 w2"]:
         """Normalised latent: the posterior's sample for given noise, its mean without."""
         posterior = self.encode(image)
         return self.normalise(posterior.mean if noise is None else posterior.sample(noise))

@@ -1,0 +1,149 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from ldm.checkpoints.construct import construct
+from ldm.diffusion.conditioning import Conditioning
+from ldm.models.unet import UNet
+
+CONF = Path(__file__).parents[2] / "conf" / "backbone"
+CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml"))
+TINY: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 2,
+    "channels": [8, 16],
+    "attention": ["none", "cross"],
+    "num_heads": 2,
+    "context_dim": 6,
+    "norm_groups": 4,
+}
+
+
+def from_yaml(name: str, latent_channels: int = 4, width: int = 24) -> UNet:
+    """The net of conf/backbone/{name}.yaml on the meta device."""
+    others = {"autoencoder": {"latent_channels": latent_channels}, "text_encoder": {"width": width}}
+    config = OmegaConf.create({**others, "backbone": OmegaConf.load(CONF / f"{name}.yaml")})
+    with torch.device("meta"):
+        return construct(OmegaConf.to_container(config, resolve=True)["backbone"], "backbone")
+
+
+def size(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def inputs(net: UNet, batch: int = 2, device: str = "cpu") -> tuple[Tensor, Tensor, Conditioning]:
+    """Random x_t, t and condition that fit a net."""
+    edge = net.position_size or 2 * net.size_multiple
+    with torch.device(device):
+        tokens = None if net.context_dim is None else torch.randn(batch, 5, net.context_dim)
+        pooled = None if net.pooled_dim is None else torch.randn(batch, net.pooled_dim)
+        x_t, t = torch.randn(batch, net.in_channels, edge, edge), 999.0 * torch.rand(batch)
+    return x_t, t, Conditioning(tokens=tokens, pooled=pooled)
+
+
+def randomised(net: UNet, seed: int = 0) -> UNet:
+    """The net with random weights in its zero-initialised layers, too."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return net.eval()
+
+
+def test_sd15_has_its_number_of_parameters():
+    """Source: stable-diffusion-v1-5, unet/diffusion_pytorch_model.safetensors."""
+    assert size(from_yaml("sd15")) == 859_520_964
+
+
+def test_ddpm_cifar10_has_its_number_of_parameters():
+    """Source: google/ddpm-cifar10-32 (the paper says 35.7 million)."""
+    assert size(from_yaml("ddpm_cifar10")) == 35_746_307
+
+
+@pytest.mark.parity
+def test_ddpm_cifar10_is_as_large_as_that_of_diffusers():
+    diffusers = pytest.importorskip("diffusers")
+    with torch.device("meta"):
+        theirs = diffusers.UNet2DModel(
+            block_out_channels=(128, 256, 256, 256),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=None,
+        )
+    assert size(from_yaml("ddpm_cifar10")) == size(theirs)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_maps_latents_to_latents(name: str):
+    net = from_yaml(name)
+    x_t, t, cond = inputs(net, device="meta")
+    assert net(x_t, t, cond).shape == (2, net.out_channels, *x_t.shape[2:])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_shows_all_arguments(name: str):
+    written = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    assert written.keys() - {"_target_"} == set(UNet.__init__.__annotations__) - {"return"}
+
+
+def test_output_starts_at_zero():
+    net = UNet(**TINY)
+    assert torch.equal(net(*inputs(net)), torch.zeros(2, 2, 4, 4))
+
+
+def test_rows_do_not_depend_on_each_other():
+    net = randomised(UNet(**TINY, pooled_dim=3, position_size=4))
+    x_t, t, cond = inputs(net, batch=3)
+    out = net(x_t, t, cond)
+    for i in range(3):
+        alone = net(
+            x_t[i : i + 1], t[i : i + 1], Conditioning(cond.tokens[i : i + 1], cond.pooled[i : i + 1])
+        )
+        assert torch.allclose(alone, out[i : i + 1], atol=1e-4)
+
+
+def test_every_input_matters():
+    net = randomised(UNet(**TINY, pooled_dim=3, position_size=4))
+    x_t, t, cond = inputs(net)
+    out = net(x_t, t, cond)
+    for other in (
+        net(x_t + 1, t, cond),
+        net(x_t, t + 0.5, cond),
+        net(x_t, t, Conditioning(cond.tokens + 1, cond.pooled)),
+        net(x_t, t, Conditioning(cond.tokens, cond.pooled + 1)),
+        net(x_t.flip(-1), t, cond).flip(-1),  # the position table and the kernels tell left from right
+    ):
+        assert (other - out).abs().max() > 1e-4
+
+
+def test_every_parameter_has_a_gradient():
+    net = randomised(UNet(**TINY, pooled_dim=3, position_size=4, linear_projection=True, transformer_depth=2))
+    net(*inputs(net)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention": ["none"]}, r"attention needs 2 entries.*got 1 \(backbone\.attention\)"),
+        ({"attention": ["none", "crss"]}, r"got \['crss'\] \(backbone\.attention\)"),
+        ({"mid_attention": "all"}, r"got \['all'\]"),
+        ({"num_heads": [2]}, r"num_heads must be one number or 2.*got \[2\] \(backbone\.num_heads\)"),
+        ({"num_heads": 3}, r"num_heads must divide the width 16, got 3"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(changes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        UNet(**TINY | changes)
+
+
+def test_missing_conditions_are_named():
+    net = UNet(**TINY, pooled_dim=3)
+    x_t, t, cond = inputs(net)
+    with pytest.raises(ValueError, match=r"tokens of width 6, got none \(backbone\.context_dim\)"):
+        net(x_t, t, Conditioning(pooled=cond.pooled))
+    with pytest.raises(ValueError, match=r"pooled condition of width 3, got none \(backbone\.pooled_dim\)"):
+        net(x_t, t, Conditioning(tokens=cond.tokens))
