@@ -72,5 +72,6 @@ class ShiftedTimes:
 
     def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
         """Shifted uniform times."""
-        shifted = (self.shift * u / (1 + (self.shift - 1) * u)).clamp(max=1)  # rounding can pass 1
-        return shifted * (schedule.num_train_timesteps - 1)
+        return (
+            u / (u + (1 - u) / self.shift) * (schedule.num_train_timesteps - 1)
+        )  # the form that cannot pass 1

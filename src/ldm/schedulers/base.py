@@ -1,6 +1,5 @@
 """What the solvers share: the protocol and two small formulas."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -8,19 +7,19 @@ from ldm.diffusion.prediction import Denoised, noise_in
 from ldm.diffusion.sampling import Scheduler
 from ldm.diffusion.schedule import NoiseSchedule
 
-__all__ = ["Scheduler", "check_clip", "clip", "snr_drop"]
+__all__ = ["Scheduler", "check_clip", "clip", "snr_ratio"]
 
 
-def snr_drop(
+def snr_ratio(
     schedule: NoiseSchedule, t: Float[Tensor, " #b"], s: Float[Tensor, " #b"], ndim: int
-) -> Float[Tensor, "b ..."]:
-    """1 - SNR_t / SNR_s in [0, 1], (b, 1, .., 1), free of cancellation; 1 if t is pure noise or s is clean.
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+    """SNR_t / SNR_s, 0 if t is pure noise or s clean, and 1 minus it: (b, 1, .., 1), without cancellation.
 
-    sigma_s^2 times it is the variance of x_s given x_t and x0 (beta-tilde of Ho et al. 2020, Eq. 7),
+    sigma_s^2 times the second is the variance of x_s given x_t and x0 (beta-tilde of Ho et al. 2020, Eq. 7),
     sigma_t^2 times it that of x_t given x_s (1 - alpha_t^2 / alpha_s^2, their beta_t).
     """
-    drop = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))
-    return drop.view(-1, *[1] * (ndim - 1)).float()
+    log_ratio = (schedule.log_snr(t) - schedule.log_snr(s)).view(-1, *[1] * (ndim - 1))
+    return log_ratio.exp().float(), -log_ratio.expm1().float()
 
 
 def check_clip(clip_x0: float | None) -> None:

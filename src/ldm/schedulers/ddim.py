@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm.diffusion.prediction import Denoise
 from ldm.diffusion.schedule import NoiseSchedule
-from ldm.schedulers.base import check_clip, clip, snr_drop
+from ldm.schedulers.base import check_clip, clip, snr_ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,6 @@ class DDIM:
         x0, eps = clip(denoise(x, t), x, alpha_t, sigma_t, self.clip_x0)
         if self.eta == 0.0:
             return alpha_s * x0 + sigma_s * eps, None
-        fresh = self.eta**2 * snr_drop(
-            schedule, t, s, x.ndim
-        )  # share of the variance sigma_s^2 that is drawn anew
-        return alpha_s * x0 + sigma_s * ((1 - fresh).sqrt() * eps + fresh.sqrt() * noise()), None
+        ratio, drop = snr_ratio(schedule, t, s, x.ndim)
+        kept, fresh = 1 - self.eta**2 + self.eta**2 * ratio, self.eta**2 * drop  # shares of sigma_s^2, sum 1
+        return alpha_s * x0 + sigma_s * (kept.sqrt() * eps + fresh.sqrt() * noise()), None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm.diffusion.prediction import Denoise
 from ldm.diffusion.schedule import NoiseSchedule
-from ldm.schedulers.base import check_clip, clip, snr_drop
+from ldm.schedulers.base import check_clip, clip, snr_ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class DDPM:
         """One draw of x_s given x_t and the estimate of x0 (Eq. 7), noiseless at s = -1. See `Scheduler`."""
         alpha_t, sigma_t = schedule(t, x.ndim)
         alpha_s, sigma_s = schedule(s, x.ndim)
-        drop = snr_drop(schedule, t, s, x.ndim)
+        _, drop = snr_ratio(schedule, t, s, x.ndim)
         x0, _ = clip(denoise(x, t), x, alpha_t, sigma_t, self.clip_x0)
         mean = alpha_s * drop * x0 + (alpha_t / alpha_s) * (sigma_s / sigma_t).square() * x
         scale = sigma_s if self.variance == "small" else sigma_t * (sigma_s > 0)

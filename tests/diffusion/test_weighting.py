@@ -1,0 +1,58 @@
+"""Loss weights equal their formula where that is defined and are finite everywhere."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from ldm.diffusion.prediction import Epsilon, Sample, Velocity
+from ldm.diffusion.schedule import scaled_linear, zero_snr
+from ldm.diffusion.weighting import MinSNR, Uniform, Weighting
+
+CONF = Path(__file__).parents[2] / "conf" / "weighting"
+WEIGHTINGS = {p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted(CONF.glob("*.yaml"))}
+PREDICTIONS = [Epsilon(), Velocity(), Sample()]
+
+
+@pytest.mark.parametrize(("name", "prediction"), list(product(WEIGHTINGS, PREDICTIONS)))
+def test_weights_are_finite_and_not_negative_from_clean_data_to_pure_noise(name, prediction):
+    schedule = zero_snr(base=scaled_linear())
+    levels = schedule(torch.linspace(-1, 999, 4001).double(), 4)
+    weight = WEIGHTINGS[name](*levels, prediction)
+    assert isinstance(WEIGHTINGS[name], Weighting)
+    assert weight.shape == (4001, 1, 1, 1)
+    assert weight.isfinite().all()
+    assert (weight >= 0).all()
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_is_its_published_formula(gamma):
+    alpha, sigma = (x.double() for x in scaled_linear()(torch.arange(1000).double(), 1))
+    snr = (alpha / sigma).square()
+    published = {
+        Epsilon(): snr.clamp(max=gamma) / snr,
+        Velocity(): snr.clamp(max=gamma) / (snr + 1),
+        Sample(): snr.clamp(max=gamma),
+    }
+    for prediction, weight in published.items():
+        torch.testing.assert_close(MinSNR(gamma=gamma)(alpha, sigma, prediction), weight, rtol=1e-6, atol=0)
+
+
+def test_min_snr_limits():
+    zero, one = torch.zeros(1), torch.ones(1)
+    noise = [MinSNR()(zero, one, p).item() for p in PREDICTIONS]
+    clean = [MinSNR()(one, zero, p).item() for p in PREDICTIONS]
+    assert noise == [1.0, 0.0, 0.0]
+    assert clean == [0.0, 0.0, 5.0]
+
+
+def test_uniform_is_one():
+    assert torch.equal(Uniform()(torch.zeros(2, 1), torch.ones(2, 1), Velocity()), torch.ones(2, 1))
+
+
+def test_gamma_must_be_positive():
+    with pytest.raises(ValueError, match=r"weighting\.gamma"):
+        MinSNR(gamma=0.0)
