@@ -100,8 +100,9 @@ class Run:
             data.resume(step * trainer.accumulate_grad_batches)
         with self.timed(stage):
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-        if trainer.interrupted or trainer.global_step < trainer.max_steps:
-            raise KeyboardInterrupt
+            if trainer.global_step < trainer.max_steps:
+                raise KeyboardInterrupt
+            trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
 
     def _first_stage(self) -> nn.Module:
         """The frozen autoencoder: read from a file, trained in this run, or built as it is."""

@@ -116,6 +116,13 @@ class LatentDiffusion(pl.LightningModule):
         """AdamW or what the config says, with the schedule in images."""
         return optimizer_and_schedule(self._optimizer, self.nets.parameters(), self._lr_schedule, self.batch_size)
 
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips the norm of all gradients; Lightning's own clipping refuses fused optimizers in bf16-mixed."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.nets.parameters(), gradient_clip_val)
+
     def on_fit_start(self) -> None:
         """Moves the frozen nets to the device."""
         for net in self._frozen:

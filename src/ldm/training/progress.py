@@ -1,0 +1,77 @@
+"""Progress with an ETA: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 1h02m, 4m10s or 12s."""
+    s = round(seconds)
+    if s >= 3600:
+        return f"{s // 3600}h{s % 3600 // 60:02d}m"
+    return f"{s // 60}m{s % 60:02d}s" if s >= 60 else f"{s}s"
+
+
+class TrainingProgress(pl.Callback):
+    """Shows step, loss, images per second and the time left; logs images per second.
+
+    Args:
+        name: shown before the bar.
+        every_seconds: interval of plain lines where the output is no terminal.
+    """
+
+    def __init__(self, name: str, every_seconds: float = 20.0) -> None:
+        self.name, self.every_seconds = name, every_seconds
+        self._bar: Progress | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the bar and the clock."""
+        self._start = self._shown = self._logged = time.perf_counter()
+        self._first = self._logged_step = trainer.global_step
+        if trainer.is_global_zero and sys.stderr.isatty():
+            columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[about]}")
+            parts = [TextColumn(c) if isinstance(c, str) else c for c in columns]
+            self._bar = Progress(*parts, TimeElapsedColumn(), "ETA", TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self.name, total=trainer.max_steps, completed=self._first, about="")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Shows where the run is, at most four times a second."""
+        now, step = time.perf_counter(), trainer.global_step
+        if step % trainer.log_every_n_steps == 0 and step > self._logged_step:
+            speed = pl_module.batch_size * (step - self._logged_step) / (now - self._logged)
+            for logger in trainer.loggers:
+                logger.log_metrics({"images_per_second": speed}, step=step)
+            self._logged, self._logged_step = now, step
+        if now - self._shown < (0.25 if self._bar else self.every_seconds) and step < trainer.max_steps:
+            return
+        self._shown = now
+        if trainer.is_global_zero:
+            self._show(trainer, float(outputs["loss"]), pl_module.batch_size, now)
+
+    def _show(self, trainer: pl.Trainer, loss: float, batch_size: int, now: float) -> None:
+        step, total = trainer.global_step, trainer.max_steps
+        speed = (step - self._first) / (now - self._start)
+        about = f"loss {loss:.3f}  {speed * batch_size:.0f} img/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, about=about)
+        else:
+            left = duration((total - step) / speed)
+            print(f"{self.name}: step {step}/{total} {step / total:4.0%}  {about}  ETA {left}", file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Closes the bar."""
+        self.on_train_end(trainer, pl_module)
