@@ -1,7 +1,7 @@
-"""Renders Noto Color Emoji with the names of Unicode CLDR into webdataset shards: the data set that ldm embeds.
+"""Renders Noto Color Emoji with the names of Unicode CLDR into webdataset shards: the data that ldm embeds.
 
-Needs the Debian packages fonts-noto-color-emoji, unicode-cldr-core and libfribidi0 (ZWJ sequences) and Pillow with
-raqm. Run from the project's root: python experiments/emoji_shards/make_shards.py
+Needs the Debian packages fonts-noto-color-emoji, unicode-cldr-core and libfribidi0 (ZWJ sequences) and Pillow
+with raqm. Run from the project's root: python experiments/emoji_shards/make_shards.py
 """
 
 import argparse
@@ -40,11 +40,13 @@ def annotations(cldr: Path) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def is_variant(codepoints: list[int], name: str) -> bool:
-    """Whether this only repeats another image: skin tones, flags, gendered ZWJ sequences, keycaps, clock faces."""
+    """Whether this only repeats another image: skin tone, flag, gendered ZWJ sequence, keycap, clock face."""
     skin = any(0x1F3FB <= c <= 0x1F3FF for c in codepoints)
     flag = any(0x1F1E6 <= c <= 0x1F1FF or 0xE0020 <= c <= 0xE007F for c in codepoints)
     flag = flag or re.search(r"\bflags?$", name) is not None
-    gendered = ZWJ in codepoints and (bool({0x2640, 0x2642} & set(codepoints)) or codepoints[0] in (0x1F468, 0x1F469))
+    gendered = ZWJ in codepoints and (
+        bool({0x2640, 0x2642} & set(codepoints)) or codepoints[0] in (0x1F468, 0x1F469)
+    )
     keycap = 0x20E3 in codepoints or name.startswith("keycap")
     clock = 0x1F550 <= codepoints[0] <= 0x1F567
     text = len(codepoints) == 1 and codepoints[0] < 0x2000 and codepoints[0] not in (0xA9, 0xAE)
@@ -52,7 +54,7 @@ def is_variant(codepoints: list[int], name: str) -> bool:
 
 
 def render(characters: str, font: ImageFont.FreeTypeFont) -> np.ndarray | None:
-    """RGBA image, uint8 (64, 64, 4), averaged with premultiplied alpha; None when the font has no single glyph."""
+    """RGBA image, uint8 (64, 64, 4), averaged with premultiplied alpha; None if the font lacks it."""
     if PRESENTATION not in characters and chr(ZWJ) not in characters:
         characters += PRESENTATION
     if not 100 < font.getlength(characters) < 150:
@@ -63,7 +65,9 @@ def render(characters: str, font: ImageFont.FreeTypeFont) -> np.ndarray | None:
     if pixels[..., 3].max() < 0.5:
         return None
     premultiplied = np.concatenate([pixels[..., :3] * pixels[..., 3:], pixels[..., 3:]], axis=-1)
-    planes = [Image.fromarray(premultiplied[..., k]).resize((SIZE, SIZE), Image.Resampling.BOX) for k in range(4)]
+    planes = [
+        Image.fromarray(premultiplied[..., k]).resize((SIZE, SIZE), Image.Resampling.BOX) for k in range(4)
+    ]
     small = np.stack([np.asarray(p) for p in planes], axis=-1)
     small[..., :3] /= np.maximum(small[..., 3:], 1e-4)
     return (small * 255.0).round().clip(0, 255).astype(np.uint8)
@@ -90,21 +94,21 @@ def write_shards(output: Path, rows: list[dict[str, bytes]]) -> None:
     """Writes the samples as emoji-0000.tar, ...; the same bytes for the same samples."""
     for old in output.glob("emoji-*.tar"):
         old.unlink()
-    tar, size, shard = None, SHARD_BYTES, 0
+    shards: list[list[tuple[str, bytes]]] = []
+    size = SHARD_BYTES
     for i, row in enumerate(rows):
         padded = sum(512 + -(-len(data) // 512) * 512 for data in row.values())
-        if tar is None or size + padded > SHARD_BYTES - 10_240:
-            if tar is not None:
-                tar.close()
-            tar, size = tarfile.open(output / f"emoji-{shard:04d}.tar", "w", format=tarfile.USTAR_FORMAT), 0
-            shard += 1
+        if size + padded > SHARD_BYTES - 10_240:
+            shards.append([])
+            size = 0
         size += padded
-        for extension, data in row.items():
-            info = tarfile.TarInfo(f"{i:04d}.{extension}")
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    if tar is not None:
-        tar.close()
+        shards[-1] += [(f"{i:04d}.{extension}", data) for extension, data in row.items()]
+    for i, files in enumerate(shards):
+        with tarfile.open(output / f"emoji-{i:04d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, data in files:
+                info = tarfile.TarInfo(name)  # with time, owner and group 0
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
 
 
 def main() -> None:

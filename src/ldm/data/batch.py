@@ -6,7 +6,6 @@ from itertools import count
 from typing import Any, TypedDict
 
 import lightning.pytorch as pl
-import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -15,7 +14,7 @@ from ldm.diffusion import random
 
 
 class Batch(TypedDict):
-    """One batch: image (b, 3, h, w) float32 in [-1, 1], caption (b strings), key (b,) int64, the sample's identity."""
+    """image (b, 3, h, w) float32 in [-1, 1], caption (b strings), key (b,) int64, the samples' identities."""
 
     image: Tensor
     caption: list[str]
@@ -25,8 +24,8 @@ class Batch(TypedDict):
 class Stream(IterableDataset[Batch]):
     """The endless sequence of one rank's batches from a given step on.
 
-    Worker w of W makes the steps start + w, start + w + W, ...: the loader takes them in turn, so the sequence is the
-    same for any number of workers.
+    Worker w of W makes the steps start + w, start + w + W, ...: the loader takes them in turn, so the sequence
+    is the same for any number of workers.
     """
 
     def __init__(self, data: "MemoryData", start: int, rank: int, world: int) -> None:
@@ -43,19 +42,27 @@ class Stream(IterableDataset[Batch]):
 class MemoryData(pl.LightningDataModule):
     """Images small enough to be held decoded in memory; batches are gathered as tensors.
 
-    Order and augmentation are functions of (seed, key, visit), the visit of a sample being the epoch. The global batch
-    of a step is split into contiguous parts over the ranks, so it does not depend on their number.
+    Order and augmentation are functions of (seed, key, visit), the visit of a sample being the epoch. The
+    global batch of a step is split into contiguous parts over the ranks, so it does not depend on their number.
 
     Args:
         batch_size: global batch size.
         image_size: height and width.
         seed: of order and augmentation.
-        num_workers: loader processes; 0 loads in the training process, which is fastest for most data in memory.
+        num_workers: loader processes; 0 loads in the training process, the fastest for most data in memory.
     """
 
     def __init__(self, *, batch_size: int, image_size: int, seed: int, num_workers: int = 0) -> None:
         super().__init__()
-        self.batch_size, self.image_size, self.seed, self.num_workers = batch_size, image_size, seed, num_workers
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("image_size", image_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value} (data.{name})")
+        self.batch_size, self.image_size = batch_size, image_size
+        self.seed, self.num_workers = seed, num_workers
         self._start = 0
         self._order = lru_cache(maxsize=2)(self._permutation)
 
@@ -81,7 +88,9 @@ class MemoryData(pl.LightningDataModule):
         return step // self.steps_per_epoch
 
     def resume(self, step: int) -> None:
-        """Makes the loader start at a step's batch."""
+        """Makes the loader start at a step's batch; called before the loader is made."""
+        if step < 0:
+            raise ValueError(f"step must be at least 0, got {step}")
         self._start = step
 
     def _permutation(self, epoch: int) -> Int64[Tensor, " n"]:
@@ -100,7 +109,9 @@ class MemoryData(pl.LightningDataModule):
         """The endless training loader of this rank."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if self.batch_size % world:
-            raise ValueError(f"batch_size must be a multiple of the {world} ranks, got {self.batch_size} (data.batch_size)")
+            raise ValueError(
+                f"batch_size must be a multiple of the {world} ranks, got {self.batch_size} (data.batch_size)"
+            )
         stream = Stream(self, self._start, rank, world)
         return DataLoader(stream, batch_size=None, num_workers=self.num_workers)
 
@@ -132,6 +143,13 @@ class MemoryData(pl.LightningDataModule):
         """The state with a fresh cache."""
         self.__dict__.update(state)
         self.trainer, self._order = None, lru_cache(maxsize=2)(self._permutation)
+
+
+def check_fraction(name: str, value: float) -> float:
+    """The value, if it is in [0, 1]; else a ValueError that names the config key."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value} (data.{name})")
+    return value
 
 
 def to_float(images: UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

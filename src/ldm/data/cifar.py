@@ -1,27 +1,28 @@
 """CIFAR-10 (Krizhevsky 2009): 32x32 photographs of ten classes."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
 from ldm.data.images import CaptionedImages
-from ldm.data.shards import read_shards
+from ldm.data.shards import decode_image, read_shards
 
+ARCHIVE = "cifar-10-python.tar.gz"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+LABELS = {str(i): i for i in range(len(CLASSES))}
 
 
 class CIFAR10Data(CaptionedImages):
     """CIFAR-10 with the captions "a photo of a {class}".
 
     Args:
-        root: folder with torchvision's `cifar-10-batches-py` or its archive `cifar-10-python.tar.gz`, or with tar
-            shards of jpg/png + cls named `*train*.tar` or `*.tar.gz`; downloaded into it when it has neither.
+        root: folder with torchvision's `cifar-10-batches-py` or its archive `cifar-10-python.tar.gz`, or
+            with tar shards of jpg/png + cls named `*train*.tar` or `*train*.tar.gz`; downloaded into it when it
+            has neither.
         download: fetch the archive when it is not there.
         batch_size: global batch size.
         image_size: 32.
@@ -67,21 +68,33 @@ class CIFAR10Data(CaptionedImages):
     def _from_shards(self, shards: list[Path]) -> tuple[Tensor, list[int]]:
         pixels, labels = [], []
         for sample in read_shards(shards, "data.root"):
+            where = sample["__key__"].decode()
             data = sample.get("jpg") or sample.get("png")
-            if data is None or "cls" not in sample:
-                raise ValueError(f"{self.root}: a sample lacks jpg/png or cls (data.root)")
-            pixels.append(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-            labels.append(int(sample["cls"]))
+            label = sample.get("cls", b"").decode(errors="replace").strip()
+            if data is None or label not in LABELS:
+                raise ValueError(
+                    f"{where}: a sample needs jpg or png, and cls in 0..9, got {label!r} (data.root)"
+                )
+            pixels.append(decode_image(data, "RGB", where))
+            if pixels[-1].shape != (32, 32, 3):
+                raise ValueError(f"{where}: images must be 32x32, got {pixels[-1].shape[:2]} (data.root)")
+            labels.append(LABELS[label])
         return torch.from_numpy(np.stack(pixels)).movedim(-1, 1), labels
 
     def _from_torchvision(self) -> tuple[Tensor, list[int]]:
         from torchvision.datasets import CIFAR10
+        from torchvision.datasets.utils import check_integrity
 
-        try:
-            data = CIFAR10(str(self.root), train=True, download=self.download)
+        archive, folder = self.root / ARCHIVE, self.root / CIFAR10.base_folder
+        packed = archive.is_file() and not folder.is_dir()
+        if packed and not check_integrity(str(archive), CIFAR10.tgz_md5) and not self.download:
+            raise ValueError(f"{archive}: damaged, its MD5 is not {CIFAR10.tgz_md5} (data.root)")
+        try:  # download also unpacks an archive that is there, without a network
+            data = CIFAR10(str(self.root), train=True, download=self.download or packed)
         except (OSError, RuntimeError) as error:
+            tried = f"nor could it be fetched ({error})" if self.download else "nor may it be fetched"
             raise FileNotFoundError(
-                f"CIFAR-10 is neither in {self.root} nor could it be fetched ({error}); put "
-                f"cifar-10-python.tar.gz there (data.root)"
+                f"CIFAR-10 is neither in {self.root} {tried}; put {ARCHIVE} or tar shards there "
+                "(data.root, data.download)"
             ) from error
         return torch.from_numpy(data.data).movedim(-1, 1), list(data.targets)

@@ -1,6 +1,5 @@
-"""Emoji as captioned images: Noto Color Emoji with the names of Unicode CLDR, on white or on a named background."""
+"""Emoji as captioned images: Noto Color Emoji with the names of Unicode CLDR, on white or named colours."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ldm.data.batch import Batch, MemoryData
-from ldm.data.shards import read_shards
+from ldm.data.batch import Batch, MemoryData, check_fraction
+from ldm.data.shards import decode_image, read_shards
 from ldm.diffusion import random
 
 ASSETS = Path(str(resources.files("ldm.data") / "assets"))
@@ -24,7 +22,7 @@ ASSETS = Path(str(resources.files("ldm.data") / "assets"))
 
 @dataclass(frozen=True)
 class Emoji:
-    """All embedded emoji: premultiplied colour (n, 3, 64, 64) and opacity (n, 1, 64, 64), uint8, and their names."""
+    """All emoji: premultiplied colour (n, 3, 64, 64), opacity (n, 1, 64, 64), uint8, names and keywords."""
 
     colour: Tensor
     opacity: Tensor
@@ -37,7 +35,7 @@ def load_emoji() -> Emoji:
     """Decodes the embedded shards, once per process."""
     images, names, keywords = [], [], []
     for sample in read_shards(sorted(ASSETS.glob("emoji-*.tar")), "ldm/data/assets"):
-        images.append(np.asarray(Image.open(io.BytesIO(sample["png"]))))
+        images.append(decode_image(sample["png"], "RGBA", sample["__key__"].decode()))
         names.append(sample["txt"].decode())
         keywords.append(tuple(json.loads(sample["json"])["keywords"]))
     pixels = torch.from_numpy(np.stack(images)).movedim(-1, 1).contiguous()  # (n, 4, 64, 64)
@@ -102,11 +100,20 @@ class EmojiData(MemoryData):
         self.colour, self.opacity = (
             x if f == 1 else F.avg_pool2d(x.float(), f).round().byte() for x in (emoji.colour, emoji.opacity)
         )
+        for name, rgb in (backgrounds or {}).items():
+            if len(rgb) != 3 or not all(0 <= value <= 255 for value in rgb):
+                raise ValueError(
+                    f"a background is [red, green, blue] in 0..255, got {list(rgb)} (data.backgrounds.{name})"
+                )
         self.background_names = list(backgrounds or {})
         if background_probability > 0 and not self.background_names:
-            raise ValueError("background_probability > 0 needs colours (data.backgrounds)")
+            raise ValueError(
+                f"background_probability={background_probability} needs colours, got none (data.backgrounds)"
+            )
         self.colours = torch.tensor([(255, 255, 255), *(backgrounds or {}).values()], dtype=torch.float32)
-        self.background_probability, self.held_out_pairs = background_probability, held_out_pairs
+        self.background_probability = check_fraction("background_probability", background_probability)
+        self.held_out_pairs = check_fraction("held_out_pairs", held_out_pairs)
+        check_fraction("validation_fraction", validation_fraction)
         self._keys = self._training_keys(subset, set(hold_out), validation_fraction)
 
     def _training_keys(self, subset: str | None, hold_out: set[str], validation_fraction: float) -> Tensor:
@@ -114,11 +121,16 @@ class EmojiData(MemoryData):
         wanted = self.names if subset is None else read_names(subset)
         if unknown := sorted((set(wanted) | hold_out) - index.keys()):
             raise ValueError(f"no emoji is called {unknown[0]!r} (data.subset, data.hold_out)")
-        keys = torch.tensor([index[name] for name in wanted if name not in hold_out])
+        keys = torch.tensor([index[name] for name in wanted if name not in hold_out], dtype=torch.int64)
         self._validation = torch.tensor([], dtype=torch.int64)
         if validation_fraction:
             chosen = random.uniform(self.seed, "validation", keys, 0) < validation_fraction
             self._validation, keys = keys[chosen], keys[~chosen]
+        if len(keys) == 0:
+            raise ValueError(
+                f"no emoji is left to train on (data.subset={subset}, data.hold_out, "
+                f"data.validation_fraction={validation_fraction})"
+            )
         return keys
 
     def training_keys(self) -> Int64[Tensor, " n"]:

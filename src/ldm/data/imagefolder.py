@@ -17,7 +17,8 @@ EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 class ImageFolderData(CaptionedImages):
     """Images below a folder, resized and cropped to a square.
 
-    The caption of `a/b.png` is the text of `a/b.txt` if there is one, else "a photo of a {folder}" in a sub-folder.
+    The caption of `a/b.png` is the text of `a/b.txt` if there is one, else "a photo of a {folder}" in a
+    sub-folder.
 
     Args:
         root: the folder.
@@ -54,7 +55,10 @@ class ImageFolderData(CaptionedImages):
         """Caption of an image file."""
         text = path.with_suffix(".txt")
         if text.is_file():
-            return text.read_text().strip()
+            try:
+                return text.read_text(encoding="utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{text}: captions must be UTF-8: {error} (data.root)") from error
         if path.parent == self.root:
             raise ValueError(f"{path} has no caption: neither {text.name} nor a class folder (data.root)")
         return f"a photo of a {path.parent.name.replace('_', ' ')}"
@@ -65,7 +69,8 @@ class ImageFolderData(CaptionedImages):
             raise FileNotFoundError(f"no folder at {self.root} (data.root)")
         paths = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in EXTENSIONS)
         if not paths:
-            raise FileNotFoundError(f"no images below {self.root}, looked for {sorted(EXTENSIONS)} (data.root)")
+            looked = ", ".join(sorted(EXTENSIONS))
+            raise FileNotFoundError(f"no images below {self.root}, looked for {looked} (data.root)")
         size = (self.image_size, self.image_size)
         pixels = []
         for path in paths:

@@ -1,4 +1,4 @@
-"""RGB images with one caption each, held in memory: the base of CIFAR-10, image folders and synthetic shapes."""
+"""RGB images with one caption each, in memory: the base of CIFAR-10, image folders and synthetic shapes."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from ldm.data.batch import Batch, MemoryData, to_float
+from ldm.data.batch import Batch, MemoryData, check_fraction, to_float
 from ldm.diffusion import random
 
 
@@ -33,7 +33,8 @@ class CaptionedImages(MemoryData):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size=batch_size, image_size=image_size, seed=seed, num_workers=num_workers)
-        self.flip, self.validation_fraction = flip, validation_fraction
+        self.flip = check_fraction("flip", flip)
+        self.validation_fraction = check_fraction("validation_fraction", validation_fraction)
         self._held: tuple[Tensor, list[str]] | None = None
 
     def read(self) -> tuple[UInt8[Tensor, "n 3 h w"], Sequence[str]]:
@@ -48,6 +49,11 @@ class CaptionedImages(MemoryData):
             keys = torch.arange(len(images))
             out = random.uniform(self.seed, "validation", keys, 0) < self.validation_fraction
             self._keys, self._validation = keys[~out], keys[out]
+            if len(self._keys) == 0:
+                raise ValueError(
+                    f"validation_fraction={self.validation_fraction} leaves none of {len(images)} images "
+                    "to train on (data.validation_fraction)"
+                )
         return self._held
 
     def training_keys(self) -> Int64[Tensor, " n"]:

@@ -1,12 +1,20 @@
 """Reading small tar shards (webdataset layout) whole into memory."""
 
+import io
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
 
 def read_shards(paths: Sequence[Path], key: str) -> Iterator[dict[str, bytes]]:
-    """Samples of tar shards: consecutive files that share the name before the first dot, by extension.
+    """Samples of tar shards: consecutive files that share folder and name before the first dot, by extension.
+
+    As in webdataset, "__key__" says where a sample comes from: "{path}:{name}".
 
     Args:
         paths: tar files, plain or gzipped.
@@ -14,7 +22,7 @@ def read_shards(paths: Sequence[Path], key: str) -> Iterator[dict[str, bytes]]:
 
     Raises:
         FileNotFoundError: if there is none, or one is missing.
-        ValueError: if one is damaged.
+        ValueError: if one is damaged or cut short.
     """
     if not paths:
         raise FileNotFoundError(f"no tar shards found ({key})")
@@ -23,8 +31,25 @@ def read_shards(paths: Sequence[Path], key: str) -> Iterator[dict[str, bytes]]:
             raise FileNotFoundError(f"no tar shard at {path} ({key})")
         try:
             yield from _samples(path)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise ValueError(f"{path}: damaged tar shard: {error} ({key})") from error
+
+
+def decode_image(data: bytes, mode: str, where: str) -> UInt8[np.ndarray, "h w c"]:
+    """Pixels of an encoded image.
+
+    Args:
+        data: PNG, JPEG, ...
+        mode: PIL's, "RGB" or "RGBA".
+        where: the image's name, for the error message.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert(mode))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{where}: damaged image: {error}") from error
 
 
 def _samples(path: Path) -> Iterator[dict[str, bytes]]:
@@ -34,15 +59,29 @@ def _samples(path: Path) -> Iterator[dict[str, bytes]]:
         for member in tar:
             if not member.isfile():
                 continue
-            stem, _, extension = member.name.partition(".")
-            if stem != name and sample:
-                yield sample
-                sample = {}
-            name = stem
+            folder, _, base = member.name.rpartition("/")
+            first, _, extension = base.partition(".")
+            stem = f"{folder}/{first}" if folder else first
+            if stem != name:
+                if sample:
+                    yield sample
+                name, sample = stem, {"__key__": f"{path}:{stem}".encode()}
             file = tar.extractfile(member)
             assert file is not None
             sample[extension] = file.read()
             if len(sample[extension]) != member.size:
-                raise EOFError("truncated")
+                raise EOFError("file cut short")
+        _check_end(tar)
     if sample:
         yield sample
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Raises unless the archive ends as it should: to tarfile a broken header is the end of the archive."""
+    file = tar.fileobj
+    assert file is not None
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise EOFError(f"broken header or end of file at byte {tar.offset}")
+    while file.read(1 << 20):  # to the end, where gzip compares its checksum
+        pass

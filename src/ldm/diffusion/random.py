@@ -1,7 +1,10 @@
-"""Random draws as functions of (seed, purpose, key, visit): a counter-based generator in integer tensor operations.
+"""Random draws as functions of (seed, purpose, key, visit): a counter-based generator on integer tensors.
 
-The hash is the 32-bit finaliser "lowbias32" (Wellons 2018), chained over the words of the counter as in Salmon et al.
-2011 (Random123). There is no state: value i of a row depends on its own counter only.
+The hash is the 32-bit finaliser "lowbias32" (Wellons 2018), chained over the words of the counter as in
+Salmon et al. 2011 (Random123). There is no state: value i of a row depends on its own counter only.
+
+The draws are part of what a run is: other ones would change the pairs held out of training and break
+resuming, so tests hold them to recorded values.
 """
 
 import zlib
@@ -61,7 +64,12 @@ def normal(
 
 
 def randint(
-    seed: int, purpose: str, key: Int64[Tensor, " b"], visit: int | Tensor, high: int, shape: tuple[int, ...] = ()
+    seed: int,
+    purpose: str,
+    key: Int64[Tensor, " b"],
+    visit: int | Tensor,
+    high: int,
+    shape: tuple[int, ...] = (),
 ) -> Int64[Tensor, "b *shape"]:
     """Integers in [0, high), int64, (b, *shape). Args as in `uniform`."""
     return _bits(seed, purpose, key, visit, shape) * high >> 32
