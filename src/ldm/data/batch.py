@@ -24,8 +24,8 @@ class Batch(TypedDict):
 class Stream(IterableDataset[Batch]):
     """The endless sequence of one rank's batches from a given step on.
 
-    Worker w of W makes the steps start + w, start + w + W, ...: the loader takes them in turn, so the sequence
-    is the same for any number of workers.
+    Worker w of W makes the steps start + w, start + w + W, ...: the loader takes them in turn, so the
+    sequence is the same for any number of workers.
     """
 
     def __init__(self, data: "MemoryData", start: int, rank: int, world: int) -> None:
@@ -43,7 +43,7 @@ class MemoryData(pl.LightningDataModule):
     """Images small enough to be held decoded in memory; batches are gathered as tensors.
 
     Order and augmentation are functions of (seed, key, visit), the visit of a sample being the epoch. The
-    global batch of a step is split into contiguous parts over the ranks, so it does not depend on their number.
+    global batch of a step is split into contiguous parts over the ranks and does not depend on their number.
 
     Args:
         batch_size: global batch size.

@@ -21,8 +21,8 @@ class CIFAR10Data(CaptionedImages):
 
     Args:
         root: folder with torchvision's `cifar-10-batches-py` or its archive `cifar-10-python.tar.gz`, or
-            with tar shards of jpg/png + cls named `*train*.tar` or `*train*.tar.gz`; downloaded into it when it
-            has neither.
+            with tar shards of jpg/png + cls named `*train*.tar` or `*train*.tar.gz`; downloaded into it when
+            it has neither.
         download: fetch the archive when it is not there.
         batch_size: global batch size.
         image_size: 32.

@@ -55,7 +55,9 @@ def decode_image(data: bytes, mode: str, where: str) -> UInt8[np.ndarray, "h w c
 def _samples(path: Path) -> Iterator[dict[str, bytes]]:
     sample: dict[str, bytes] = {}
     name = None
-    with tarfile.open(path) as tar:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with tarfile.open(path, "r:gz" if packed else "r:") as tar:
         for member in tar:
             if not member.isfile():
                 continue
@@ -66,9 +68,9 @@ def _samples(path: Path) -> Iterator[dict[str, bytes]]:
                 if sample:
                     yield sample
                 name, sample = stem, {"__key__": f"{path}:{stem}".encode()}
-            file = tar.extractfile(member)
-            assert file is not None
-            sample[extension] = file.read()
+            content = tar.extractfile(member)
+            assert content is not None
+            sample[extension] = content.read()
             if len(sample[extension]) != member.size:
                 raise EOFError("file cut short")
         _check_end(tar)

@@ -1,0 +1,39 @@
+"""Files appear whole or not at all."""
+
+import os
+
+import pytest
+
+from ldm.utils.files import replacing, write_text
+
+
+def test_a_file_appears_whole_and_alone(tmp_path):
+    write_text(tmp_path / "a.txt", "größer\n")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "größer\n"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_file_is_not_there_before_the_end(tmp_path):
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"1")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a").read_bytes() == b"1"
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
+    (tmp_path / "a").write_text("old")
+
+    def interrupted():
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        write_text(tmp_path / "nowhere" / "a", "x")
