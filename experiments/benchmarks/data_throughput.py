@@ -1,8 +1,10 @@
 """How many images a second does a loader give, and how many webdataset with PIL from the same pictures?
 
 One core, batches of 64 as float tensors in [-1, 1] with captions. The peer streams tar shards of PNGs of the
-final size, decodes each with PIL and stacks them, as one would without ldm. Each row is measured in turns with
-the peer; medians of the rounds. Run: python experiments/benchmarks/data_throughput.py [--rounds 5] [--size 32]
+final size, decodes each with PIL and stacks them, as one would without ldm. Each row is measured in turns
+with the peer; medians of the rounds.
+
+Run: python experiments/benchmarks/data_throughput.py [--rounds 5] [--size 32]
 """
 
 import argparse
@@ -100,9 +102,7 @@ def main() -> None:
         path = Path(folder) / "peer.tar"
         write_shard(path, images, captions)
         rate(lambda: peer(path), count)
-        print(
-            f"{len(images)} images of {arguments.size}x{arguments.size}, one core, medians of {arguments.rounds}"
-        )
+        print(f"{len(images)} images, {arguments.size} px, one core, medians of {arguments.rounds}")
         print(f"{'loader':30} {'images/s':>10} {'webdataset + PIL':>18} {'ratio':>8}")
         for name, data in rows.items():
             rate(lambda data=data: iter(data.train_dataloader()), 2)
