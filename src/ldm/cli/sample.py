@@ -11,8 +11,10 @@ from ldm.cli.app import entry
 from ldm.cli.config import ConfigError, build
 
 RECIPE = (
-    "negative_prompt num_images_per_prompt seed num_inference_steps guidance_scale eta height width"  # same names
-).split()
+    (
+        "negative_prompt num_images_per_prompt seed num_inference_steps guidance_scale eta height width"  # same names
+    ).split()
+)
 
 
 def slug(text: str) -> str:
@@ -20,7 +22,9 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "image"
 
 
-def output_paths(output: str | None, prompts: list[str], images_per_prompt: int, overwrite: bool) -> list[Path]:
+def output_paths(
+    output: str | None, prompts: list[str], images_per_prompt: int, overwrite: bool
+) -> list[Path]:
     """Where the images go.
 
     Args:

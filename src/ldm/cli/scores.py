@@ -33,7 +33,7 @@ def score(cfg: DictConfig, sample_images: SampleImages, data: Any, run_dir: Path
     if cfg.prompts:
         prompts = list(cfg.prompts)
         images = sample_images(prompts, cfg.seed)
-        save_png(make_grid(images, columns=8), folder / "prompts.png", {"prompts": prompts})
+        save_png(make_grid(images, columns=8), folder / "prompts.png", {"prompts": "\n".join(prompts)})
     if captions := spread(data.training_captions(), cfg.retrieval):
         parts["retrieval"] = score_retrieval(captions, sample_images, data, cfg.seed, folder)
     if cfg.held_out:
@@ -59,7 +59,7 @@ def score_retrieval(
     images = sample_images(names, seed)
     references, labels = data.reference_images(), data.reference_captions()
     found = retrieval(images, references, targets)
-    save_png(make_grid(images, columns=16), folder / "all.png", {"prompts": names})
+    save_png(make_grid(images, columns=16), folder / "all.png", {"prompts": "\n".join(names)})
     misses = [
         {"caption": name, "got": labels[got]}
         for name, got, target in zip(names, found.nearest.tolist(), targets.tolist(), strict=True)
@@ -81,7 +81,9 @@ def score_held_out(
     """For captions never trained on: the reference image that is nearest to their sample."""
     labels = data.reference_captions()
     images = sample_images(captions, seed)
-    save_png(make_grid(images, columns=len(captions)), folder / "held_out.png", {"prompts": captions})
+    save_png(
+        make_grid(images, columns=len(captions)), folder / "held_out.png", {"prompts": "\n".join(captions)}
+    )
     targets = torch.tensor([labels.index(caption) for caption in captions])
     nearest = retrieval(images, data.reference_images(), targets).nearest.tolist()
     return [
@@ -90,7 +92,9 @@ def score_held_out(
     ]
 
 
-def score_pairs(limit: int, sample_images: SampleImages, data: Any, seed: int, folder: Path) -> dict[str, Any]:
+def score_pairs(
+    limit: int, sample_images: SampleImages, data: Any, seed: int, folder: Path
+) -> dict[str, Any]:
     """For (emoji, background) pairs never trained on: is the background right, and the emoji?
 
     The background is judged by the mean colour of the image's four corners, the emoji by the nearest of all emoji on

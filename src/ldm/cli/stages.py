@@ -19,6 +19,7 @@ from ldm.cli.summary import machine, revision
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.utils.device import set_threads
+from ldm.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -116,11 +117,15 @@ class Run:
         if stage.task is None:
             net = build(self.cfg.autoencoder)()
             if any(True for _ in net.parameters()):
-                raise ConfigError("first_stage.checkpoint: this autoencoder has weights: give a file or train it")
+                raise ConfigError(
+                    "first_stage.checkpoint: this autoencoder has weights: give a file or train it"
+                )
             return net
         module: AutoencoderTraining = build(stage.task)
         data = build(stage.data)
-        self.fit("autoencoder", module, data, folder, {"max_steps": stage.max_steps, "gradient_clip_val": None})
+        self.fit(
+            "autoencoder", module, data, folder, {"max_steps": stage.max_steps, "gradient_clip_val": None}
+        )
         self._finish_first_stage(module, data, saved)
         return module.ema
 
@@ -159,7 +164,9 @@ class Run:
             "parameters": sum(p.numel() for p in module.nets.parameters()),
             "steps": int(self.cfg.trainer.max_steps),
         }
-        self.summary["sample_command"] = f'ldm-sample checkpoint={path} prompt="{self.cfg.evaluation.prompts[0]}"'
+        self.summary["sample_command"] = (
+            f'ldm-sample checkpoint={path} prompt="{self.cfg.evaluation.prompts[0]}"'
+        )
         with self.timed("samples and scores"):
             self.summary |= score(self.cfg.evaluation, module.sample_images, data, self.dir)
 
@@ -188,4 +195,4 @@ class Run:
 
     def _save_summary(self) -> None:
         if self._is_main_process():
-            (self.dir / "summary.json").write_text(json.dumps(self.summary, indent=1))
+            write_text(self.dir / "summary.json", json.dumps(self.summary, indent=1))

@@ -27,7 +27,8 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Ten
     Returns: the weight of the adversarial term, in [0, 1e4], detached.
     """
     norms = [
-        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)
+        torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
+        for loss in (reconstruction, adversarial)
     ]
     return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, 1e4).detach()
 
@@ -119,7 +120,9 @@ class AutoencoderTraining(pl.LightningModule):
         """Loss of each sample without the adversarial term."""
         difference = output - image
         loss = self.l1_weight * difference.abs().flatten(1).mean(1)
-        loss = loss + self.l2_weight * difference.square().flatten(1).mean(1) + self.kl_weight * posterior.kl()
+        loss = (
+            loss + self.l2_weight * difference.square().flatten(1).mean(1) + self.kl_weight * posterior.kl()
+        )
         for perceptual in self._perceptual:
             loss = loss + self.perceptual_weight * perceptual(image, output)
         return loss

@@ -73,7 +73,12 @@ class SampleGrid(pl.Callback):
     """
 
     def __init__(self, captions: list[str], every_n_steps: int, seed: int = 0, columns: int = 8) -> None:
-        self.captions, self.every_n_steps, self.seed, self.columns = list(captions), every_n_steps, seed, columns
+        self.captions, self.every_n_steps, self.seed, self.columns = (
+            list(captions),
+            every_n_steps,
+            seed,
+            columns,
+        )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

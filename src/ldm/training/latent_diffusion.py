@@ -80,7 +80,9 @@ class LatentDiffusion(pl.LightningModule):
     ) -> None:
         super().__init__()
         if not 0.0 <= caption_dropout < 1.0:
-            raise ValueError(f"caption_dropout must be in [0, 1), got {caption_dropout} (task.caption_dropout)")
+            raise ValueError(
+                f"caption_dropout must be in [0, 1), got {caption_dropout} (task.caption_dropout)"
+            )
         self._frozen: tuple[Any, ...] = (autoencoder.requires_grad_(False).eval(),)
         self._factories = (text_encoder, backbone)
         self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
@@ -114,10 +116,15 @@ class LatentDiffusion(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW or what the config says, with the schedule in images."""
-        return optimizer_and_schedule(self._optimizer, self.nets.parameters(), self._lr_schedule, self.batch_size)
+        return optimizer_and_schedule(
+            self._optimizer, self.nets.parameters(), self._lr_schedule, self.batch_size
+        )
 
     def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips the norm of all gradients; Lightning's own clipping refuses fused optimizers in bf16-mixed."""
         if gradient_clip_val:

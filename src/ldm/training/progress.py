@@ -6,7 +6,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 def duration(seconds: float) -> str:
@@ -36,9 +43,13 @@ class TrainingProgress(pl.Callback):
         if trainer.is_global_zero and sys.stderr.isatty():
             columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[about]}")
             parts = [TextColumn(c) if isinstance(c, str) else c for c in columns]
-            self._bar = Progress(*parts, TimeElapsedColumn(), "ETA", TimeRemainingColumn(), console=Console(stderr=True))
+            self._bar = Progress(
+                *parts, TimeElapsedColumn(), "ETA", TimeRemainingColumn(), console=Console(stderr=True)
+            )
             self._bar.start()
-            self._task = self._bar.add_task(self.name, total=trainer.max_steps, completed=self._first, about="")
+            self._task = self._bar.add_task(
+                self.name, total=trainer.max_steps, completed=self._first, about=""
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -64,7 +75,11 @@ class TrainingProgress(pl.Callback):
             self._bar.update(self._task, completed=step, about=about)
         else:
             left = duration((total - step) / speed)
-            print(f"{self.name}: step {step}/{total} {step / total:4.0%}  {about}  ETA {left}", file=sys.stderr, flush=True)
+            print(
+                f"{self.name}: step {step}/{total} {step / total:4.0%}  {about}  ETA {left}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Closes the bar."""
@@ -72,6 +87,8 @@ class TrainingProgress(pl.Callback):
             self._bar.stop()
             self._bar = None
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         """Closes the bar."""
         self.on_train_end(trainer, pl_module)

@@ -1,0 +1,83 @@
+"""Images in and out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from ldm.utils.files import replacing
+
+
+def load_image(path: str | Path, size: tuple[int, int] | None = None, mode: str = "RGB") -> Image.Image:
+    """An upright image in the given mode; what is transparent becomes white.
+
+    Args:
+        path: the file; EXIF orientation, palettes, 16 bits, grey, CMYK and alpha are understood.
+        size: (width, height) to resize to.
+        mode: "RGB" or "L".
+
+    Raises: FileNotFoundError; ValueError if the file is no image.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no image at {path}")
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 or 32 bits: PIL would cut off what is above 255
+        image = Image.fromarray(
+            (np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
+        )
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    image = image.convert(mode)
+    return image if size is None else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def to_uint8(images: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:
+    """Images in [-1, 1] as bytes 0..255; values outside are clipped.
+
+    Raises: ValueError for NaN or infinite values, which would turn into black pixels.
+    """
+    if not bool(images.isfinite().all()):
+        raise ValueError("images hold NaN or infinite values")
+    return ((images.float() + 1.0) * 127.5).round().clamp(0.0, 255.0).byte()
+
+
+def make_grid(
+    images: UInt8[Tensor, "n c h w"], columns: int, padding: int = 2, background: int = 255
+) -> Image.Image:
+    """Images side by side, row by row, with a border around each.
+
+    Args:
+        images: RGB, or grey with one channel.
+        columns: images per row.
+        padding: pixels between images.
+        background: grey value of borders and of places without an image.
+    """
+    n, _, h, w = images.shape
+    columns = max(1, min(columns, n))
+    rows = -(-n // columns)
+    height, width = (rows * (h + padding) + padding), (columns * (w + padding) + padding)
+    canvas = torch.full((3, height, width), background, dtype=torch.uint8)
+    for i, image in enumerate(images):
+        y, x = (padding + k * (side + padding) for k, side in zip(divmod(i, columns), (h, w), strict=True))
+        canvas[:, y : y + h, x : x + w] = image
+    return Image.fromarray(canvas.permute(1, 2, 0).numpy())
+
+
+def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a PNG with text metadata; the file appears whole or not at all."""
+    info = PngInfo()
+    for key, value in (metadata or {}).items():
+        info.add_itxt(key, value)
+    with replacing(path) as temporary:
+        image.save(temporary, "PNG", pnginfo=info)
