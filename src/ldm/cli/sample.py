@@ -10,11 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from ldm.cli.app import entry
 from ldm.cli.config import ConfigError, build
 
-RECIPE = (
-    (
-        "negative_prompt num_images_per_prompt seed num_inference_steps guidance_scale eta height width"  # same names
-    ).split()
-)
+RECIPE = [  # settings that keep their name from the command line to the pipeline and the PNG
+    "negative_prompt",
+    "num_images_per_prompt",
+    "seed",
+    "num_inference_steps",
+    "guidance_scale",
+    "eta",
+    "height",
+    "width",
+]
 
 
 def slug(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Samples and scores of a trained model: the prompt grid, retrieval, captions and pairs held out of training."""
+"""Samples and scores of a trained model: prompts, retrieval, captions and pairs held out of training."""
 
 import logging
 from collections.abc import Callable
@@ -97,8 +97,8 @@ def score_pairs(
 ) -> dict[str, Any]:
     """For (emoji, background) pairs never trained on: is the background right, and the emoji?
 
-    The background is judged by the mean colour of the image's four corners, the emoji by the nearest of all emoji on
-    the prompted background.
+    The background is judged by the mean colour of the image's four corners, the emoji by the nearest of
+    all emoji on the prompted background.
     """
     pairs = spread(data.held_out_pair_list(), limit)
     images = sample_images([data.caption(k, c) for k, c in pairs], seed)

@@ -20,7 +20,7 @@ def smooth(points: Points, weight: float = 0.9) -> list[tuple[float, float]]:
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers between two values."""
     raw = (high - low) / max(count, 1)
-    power = 10 ** math.floor(math.log10(raw))
+    power = 10.0 ** math.floor(math.log10(raw))
     step = min((m for m in (1, 2, 2.5, 5, 10) if m * power >= raw), default=10) * power
     first = math.ceil(low / step) * step
     return [first + i * step for i in range(int((high - first) / step + 1e-9) + 1)]

@@ -12,24 +12,28 @@ from ldm.evaluation.chart import line_chart, smooth
 from ldm.utils.files import write_text
 
 STYLE = """
-:root { color-scheme: light dark; --bg: #fff; --fg: #1c2024; --soft: #60646c; --card: #f4f5f7; --line: #d9dbe0; }
+:root { color-scheme: light dark; --bg: #fff; --fg: #1c2024;
+  --soft: #60646c; --card: #f4f5f7; --line: #d9dbe0; }
 @media (prefers-color-scheme: dark) {
   :root { --bg: #15171a; --fg: #edeef0; --soft: #a0a4ab; --card: #202327; --line: #34383e; } }
 body { font: 15px/1.5 system-ui, sans-serif; background: var(--bg); color: var(--fg); max-width: 1120px;
   margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0; } h2 { margin: 2.2rem 0 .6rem; } .soft, figcaption { color: var(--soft); font-size: 13px; }
+h1 { margin-bottom: 0; } h2 { margin: 2.2rem 0 .6rem; }
+.soft, figcaption { color: var(--soft); font-size: 13px; }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 1.2rem 0; }
 .card { background: var(--card); border-radius: 10px; padding: 10px 18px; min-width: 110px; }
 .card b { display: block; font-size: 24px; } figure { margin: 0; }
 img { max-width: 100%; border-radius: 6px; background: #fff; image-rendering: auto; }
 .strip { display: grid; gap: 10px; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); }
 .charts { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); }
-table { border-collapse: collapse; } td, th { padding: 3px 14px 3px 0; text-align: left; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; }
+td, th { padding: 3px 14px 3px 0; text-align: left; border-bottom: 1px solid var(--line); }
 pre { background: var(--card); padding: 12px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
 svg { width: 100%; } svg text { fill: var(--soft); font-size: 11px; } svg .grid { stroke: var(--line); }
 polyline { fill: none; stroke-width: 1.8; } .raw { stroke: var(--line); stroke-width: 1; }
-.s0 { stroke: #3b6ee0; } .s1 { stroke: #d9622b; } .s2 { stroke: #2e9e5b; } .s3 { stroke: #b23bb0; } .s4 { stroke: #c79a1d; }
-.s5 { stroke: #1fa3a3; } .s6 { stroke: #d43d51; } .s7 { stroke: #7a5cd6; } .s8 { stroke: #7d8590; } .s9 { stroke: #5a9216; }
+.s0 { stroke: #3b6ee0; } .s1 { stroke: #d9622b; } .s2 { stroke: #2e9e5b; } .s3 { stroke: #b23bb0; }
+.s4 { stroke: #c79a1d; } .s5 { stroke: #1fa3a3; } .s6 { stroke: #d43d51; } .s7 { stroke: #7a5cd6; }
+.s8 { stroke: #7d8590; } .s9 { stroke: #5a9216; }
 """
 
 
@@ -51,7 +55,8 @@ def picture(path: Path, caption: str = "") -> str:
         return ""
     data = base64.b64encode(path.read_bytes()).decode()
     text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img alt="{html.escape(caption or path.stem)}" src="data:image/png;base64,{data}">{text}</figure>'
+    alt = html.escape(caption or path.stem)
+    return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">{text}</figure>'
 
 
 def section(title: str, *parts: str) -> str:
@@ -109,8 +114,8 @@ def retrieval_part(summary: dict[str, Any]) -> str:
         return ""
     r = summary["retrieval"]
     text = (
-        f"<p>The nearest of {r['references']:,} images in pixels is the prompted one for {r['top1']:.1%} of {r['n']:,} "
-        f"training captions; it is among the five nearest for {r['top5']:.1%}.</p>"
+        f"<p>The nearest of {r['references']:,} images in pixels is the prompted one for {r['top1']:.1%} of "
+        f"{r['n']:,} training captions; it is among the five nearest for {r['top5']:.1%}.</p>"
     )
     return text + table(["prompt", "nearest image"], [[m["caption"], m["got"]] for m in r["misses"][:40]])
 

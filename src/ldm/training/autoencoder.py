@@ -1,4 +1,4 @@
-"""Lightning glue of the first stage: reconstruction, KL, perceptual and adversarial terms (Rombach et al. 2022, App. G)."""
+"""Lightning glue of the first stage: reconstruction, KL, perceptual, adversarial (Rombach et al. 2022)."""
 
 from collections.abc import Callable
 from typing import Any

@@ -21,8 +21,8 @@ class TrainingDiverged(RuntimeError):
 class Metrics(pl.Callback):
     """Logs the mean loss, the mean loss of each timestep bin and images per second, with one monotonic step.
 
-    The numbers are summed on the device and read every `log_every_n_steps` only. A loss that is NaN or infinite stops
-    the run there, naming the step and the keys of the samples.
+    The numbers are kept on the device and read every `log_every_n_steps` only. A loss that is NaN or
+    infinite stops the run there, naming the step and the keys of the samples.
 
     Args:
         bins: timestep bins, equally wide.
@@ -47,8 +47,8 @@ class Metrics(pl.Callback):
         if not bool(loss.isfinite().all()):
             keys = torch.cat([row["key"] for row in rows])[~loss.isfinite()].tolist()[:8]
             raise TrainingDiverged(
-                f"loss is not finite in steps {trainer.global_step - len(rows) + 1}..{trainer.global_step}, keys {keys}; "
-                "lower the learning rate (optimizer.lr) or clip harder (trainer.gradient_clip_val)"
+                f"loss is not finite in steps {trainer.global_step - len(rows) + 1}..{trainer.global_step}, "
+                f"keys {keys}; lower the learning rate (optimizer.lr) or clip (trainer.gradient_clip_val)"
             )
         metrics = {"train/loss": loss.mean(), "lr": torch.tensor(trainer.optimizers[0].param_groups[0]["lr"])}
         if "t" in rows[0]:

@@ -15,8 +15,8 @@ from ldm.utils.files import replacing
 class CSVLog(Logger):
     """One row per step in `metrics.csv`, written whole (temporary name, rename) every few seconds.
 
-    A file that is there is continued: its rows from the first logged step on are replaced, so that a run resumed from
-    an earlier checkpoint has no step twice. (Lightning's CSVLogger deletes the file instead.)
+    A file that is there is continued: its rows from the first logged step on are replaced, so that a run
+    resumed from an earlier checkpoint has no step twice. (Lightning's CSVLogger deletes the file instead.)
 
     Args:
         save_dir: folder of the file.

@@ -1,4 +1,4 @@
-"""Lightning glue of a latent diffusion model: encode, drop captions, diffusion loss, EMA twin (Rombach et al. 2022)."""
+"""Lightning glue of a latent diffusion model: encode, drop captions, loss, EMA twin (Rombach et al. 2022)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -126,7 +126,7 @@ class LatentDiffusion(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the norm of all gradients; Lightning's own clipping refuses fused optimizers in bf16-mixed."""
+        """Clips the norm of all gradients; Lightning's own refuses fused optimizers in bf16-mixed."""
         if gradient_clip_val:
             torch.nn.utils.clip_grad_norm_(self.nets.parameters(), gradient_clip_val)
 
@@ -150,7 +150,7 @@ class LatentDiffusion(pl.LightningModule):
         return self.autoencoder.normalise(mean)
 
     def times(self, key: Int64[Tensor, " b"], visit: int) -> Float[Tensor, " b"]:
-        """Training times: over the visits of a key a low-discrepancy sequence (Weyl 1916) from a random start."""
+        """Training times: over a key's visits a low-discrepancy sequence (Weyl 1916) from a random start."""
         start = random.uniform(self.seed, "time", key, 0)
         return self.time_sampling((start + GOLDEN_RATIO * visit) % 1.0, self.diffusion.schedule)
 

@@ -6,7 +6,7 @@ import torch
 
 
 def set_threads(threads: int | None) -> int:
-    """Sets torch's CPU threads to `threads`, by default to the cores that this process may use; returns it."""
+    """Sets torch's CPU threads, by default to the cores that this process may use, and returns them."""
     if threads is None:
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads < 1:

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldm.utils import load_image
+from ldm.utils.image_io import make_grid, save_png, to_uint8
+
+
+def test_bytes_and_floats_are_inverse():
+    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(to_uint8(values.float() / 127.5 - 1.0), values)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_is_an_error_not_a_black_image(bad):
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        to_uint8(torch.full((1, 3, 2, 2), bad))
+
+
+def test_grid_keeps_every_pixel():
+    images = torch.randint(0, 255, (5, 3, 4, 6), dtype=torch.uint8)
+    grid = torch.from_numpy(np.asarray(make_grid(images, columns=3, padding=1)).copy()).permute(2, 0, 1)
+    assert grid.shape == (3, 2 * 5 + 1, 3 * 7 + 1)
+    for i, image in enumerate(images):
+        y, x = 1 + i // 3 * 5, 1 + i % 3 * 7
+        assert torch.equal(grid[:, y : y + 4, x : x + 6], image)
+
+
+def test_png_carries_its_metadata_and_leaves_no_other_file(tmp_path):
+    save_png(Image.new("RGB", (2, 2), "red"), tmp_path / "a.png", {"prompt": "ein rotes Herz ♥"})
+    assert Image.open(tmp_path / "a.png").text["prompt"] == "ein rotes Herz ♥"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"before")
+    image = Image.new("RGB", (2, 2))
+    image.save = lambda *args, **kwargs: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        save_png(image, path)
+    assert path.read_bytes() == b"before"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def write(path, mode, colour, **options):
+    Image.new(mode, (4, 2), colour).save(path, **options)
+    return path
+
+
+def test_transparency_becomes_white(tmp_path):
+    image = load_image(write(tmp_path / "a.png", "RGBA", (255, 0, 0, 0)))
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_not_cut(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.full((2, 4), 0x8080, dtype=np.uint16)).save(path)
+    assert load_image(path).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_cmyk_grey_and_palette_become_rgb(tmp_path):
+    assert load_image(write(tmp_path / "a.jpg", "CMYK", (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert load_image(write(tmp_path / "b.png", "L", 7)).getpixel((0, 0)) == (7, 7, 7)
+    assert load_image(write(tmp_path / "c.png", "P", 0)).mode == "RGB"
+
+
+def test_exif_orientation_and_size(tmp_path):
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.new("RGB", (4, 2)).save(path, exif=exif)
+    assert load_image(path).size == (2, 4)
+    assert load_image(path, size=(8, 6), mode="L").size == (8, 6)
+
+
+def test_missing_and_broken_files_are_one_clear_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no image at"):
+        load_image(tmp_path / "none.png")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"broken\.png cannot be read"):
+        load_image(tmp_path / "broken.png")
