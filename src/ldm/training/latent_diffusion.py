@@ -112,7 +112,9 @@ class LatentDiffusion(pl.LightningModule):
 
     def text_encoder(self, of: nn.ModuleDict) -> TextEncoder:
         """The text encoder among the trained nets (or their EMA twins), or the frozen one."""
-        return of["text_encoder"] if "text_encoder" in of else self._frozen[1]
+        text = of["text_encoder"] if "text_encoder" in of else self._frozen[1]
+        assert isinstance(text, TextEncoder)
+        return text
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW or what the config says, with the schedule in images."""

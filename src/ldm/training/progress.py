@@ -38,6 +38,7 @@ class TrainingProgress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the bar and the clock."""
+        self._batch_size = int(pl_module.batch_size)
         self._start = self._shown = self._logged = time.perf_counter()
         self._first = self._logged_step = trainer.global_step
         if trainer.is_global_zero and sys.stderr.isatty():
@@ -57,7 +58,7 @@ class TrainingProgress(pl.Callback):
         """Shows where the run is, at most four times a second."""
         now, step = time.perf_counter(), trainer.global_step
         if step % trainer.log_every_n_steps == 0 and step > self._logged_step:
-            speed = pl_module.batch_size * (step - self._logged_step) / (now - self._logged)
+            speed: float = self._batch_size * (step - self._logged_step) / (now - self._logged)
             for logger in trainer.loggers:
                 logger.log_metrics({"images_per_second": speed}, step=step)
             self._logged, self._logged_step = now, step
@@ -65,7 +66,7 @@ class TrainingProgress(pl.Callback):
             return
         self._shown = now
         if trainer.is_global_zero:
-            self._show(trainer, float(outputs["loss"]), pl_module.batch_size, now)
+            self._show(trainer, float(outputs["loss"]), self._batch_size, now)
 
     def _show(self, trainer: pl.Trainer, loss: float, batch_size: int, now: float) -> None:
         step, total = trainer.global_step, trainer.max_steps

@@ -26,11 +26,11 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None, mode: str 
     if not Path(path).is_file():
         raise FileNotFoundError(f"no image at {path}")
     try:
-        image = Image.open(path)
-        image.load()
+        opened = Image.open(path)
+        opened.load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    image = ImageOps.exif_transpose(image)
+    image: Image.Image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):  # 16 or 32 bits: PIL would cut off what is above 255
         image = Image.fromarray(
             (np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
