@@ -69,13 +69,13 @@ def main(cfg: DictConfig) -> None:
     arguments: dict[str, Any] = {name: OmegaConf.to_object(cfg)[name] for name in RECIPE}  # type: ignore[index, call-overload]
     images = pipeline(
         prompt=prompts,
-        scheduler=None if cfg.scheduler is None else build(cfg.scheduler),
-        timesteps=None if cfg.timesteps is None else build(cfg.timesteps),
+        scheduler=_built(cfg.get("scheduler")),
+        timesteps=_built(cfg.get("timesteps")),
         progress=True,
         **arguments,
     )
     assert isinstance(images, list)
-    recipe = {**arguments, "checkpoint": cfg.checkpoint or "emoji", "scheduler": _plain(cfg.scheduler)}
+    recipe = {**arguments, "checkpoint": cfg.checkpoint or "emoji", "scheduler": _plain(cfg.get("scheduler"))}
     for i, (path, image) in enumerate(zip(paths, images, strict=True)):
         own = {"prompt": prompts[i // cfg.num_images_per_prompt], "image": i, **recipe}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,6 +83,10 @@ def main(cfg: DictConfig) -> None:
             image = image.resize((image.width * cfg.scale, image.height * cfg.scale), 0)
         save_png(image, path, {"ldm": json.dumps(own)})
         print(path)
+
+
+def _built(node: DictConfig | None) -> Any:
+    return None if node is None else build(node)
 
 
 def _plain(node: DictConfig | None) -> Any:

@@ -23,14 +23,15 @@ h1 { margin-bottom: 0; } h2 { margin: 2.2rem 0 .6rem; }
 .cards { display: flex; flex-wrap: wrap; gap: 12px; margin: 1.2rem 0; }
 .card { background: var(--card); border-radius: 10px; padding: 10px 18px; min-width: 110px; }
 .card b { display: block; font-size: 24px; } figure { margin: 0; }
-img { max-width: 100%; border-radius: 6px; background: #fff; image-rendering: auto; }
+img { max-width: 100%; border-radius: 6px; background: #fff; }
+.wide img { width: 100%; }
 .strip { display: grid; gap: 10px; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); }
 .charts { display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); }
 table { border-collapse: collapse; }
 td, th { padding: 3px 14px 3px 0; text-align: left; border-bottom: 1px solid var(--line); }
 pre { background: var(--card); padding: 12px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
 svg { width: 100%; } svg text { fill: var(--soft); font-size: 11px; } svg .grid { stroke: var(--line); }
-polyline { fill: none; stroke-width: 1.8; } .raw { stroke: var(--line); stroke-width: 1; }
+polyline { fill: none; stroke-width: 1.8; } .raw { stroke: var(--soft); opacity: .4; stroke-width: 1; }
 .s0 { stroke: #3b6ee0; } .s1 { stroke: #d9622b; } .s2 { stroke: #2e9e5b; } .s3 { stroke: #b23bb0; }
 .s4 { stroke: #c79a1d; } .s5 { stroke: #1fa3a3; } .s6 { stroke: #d43d51; } .s7 { stroke: #7a5cd6; }
 .s8 { stroke: #7d8590; } .s9 { stroke: #5a9216; }
@@ -99,8 +100,8 @@ def curves(run_dir: Path) -> str:
     charts = []
     for title, metrics in (("diffusion loss", main), ("autoencoder loss", first)):
         if points := metrics.get("train/loss", []):
-            charts.append((title, line_chart({"loss": smooth(points, 0.8)}, "step", log_y=True, raw=points)))
-    bins = {name[-2:]: smooth(points, 0.8) for name, points in main.items() if name.startswith("loss_t/")}
+            charts.append((title, line_chart({"loss": smooth(points, 0.6)}, "step", log_y=True, raw=points)))
+    bins = {name[-2:]: smooth(points, 0.6) for name, points in main.items() if name.startswith("loss_t/")}
     charts.append(
         ("loss by timestep bin (00 clean, 09 noise)", line_chart(dict(sorted(bins.items())), "step", True))
     )
@@ -136,12 +137,12 @@ def write_report(run_dir: Path) -> Path:
     machine = ", ".join(f"{k} {v}" for k, v in summary.get("machine", {}).items())
     command = html.escape(summary.get("sample_command", ""))
     strip = "".join(picture(p, f"step {int(p.stem[5:]):,}") for p in steps)
-    curve = curves(run_dir)
+    curve, prompts = curves(run_dir), picture(samples / "prompts.png")
     title = html.escape(str(summary.get("name", run_dir.name)))
     body = [
         f"<h1>{title}</h1><p class=soft>{html.escape(about)}<br>{html.escape(machine)}</p>",
         cards(summary),
-        section("Fixed prompts", picture(samples / "prompts.png")),
+        section("Fixed prompts", f'<div class="wide">{prompts}</div>' if prompts else ""),
         section("Curves", f'<div class="charts">{curve}</div>' if curve else ""),
         section("Samples over time", f'<div class="strip">{strip}</div>' if strip else ""),
         section(

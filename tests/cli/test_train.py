@@ -1,0 +1,157 @@
+"""`experiment=tiny` from end to end: files, sampling, stopping and going on, mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ldm.cli import sample, train
+from ldm.evaluation.report import read_metrics
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+TINY = ["experiment=tiny", "threads=1"]
+
+
+def run(folder, *overrides):
+    return train.main([*TINY, f"hydra.run.dir={folder}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    assert run(folder) == 0
+    return folder
+
+
+def checkpoint(folder):
+    return torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_a_run_leaves_everything_that_the_readme_names(finished):
+    for name in [
+        "report.html",
+        "config.yaml",
+        "metrics.csv",
+        "summary.json",
+        "autoencoder.safetensors",
+        "model.safetensors",
+        "reconstructions.png",
+        "samples/prompts.png",
+        "samples/all.png",
+        "checkpoints/last.ckpt",
+        "autoencoder/metrics.csv",
+        "autoencoder/checkpoints/last.ckpt",
+    ]:
+        assert (finished / name).is_file(), name
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_checkpoints_hold_plain_types_and_no_frozen_net(finished):
+    state = checkpoint(finished)
+    assert state["global_step"] == 100
+    assert {key.split(".")[0] for key in state["state_dict"]} == {"nets", "ema"}
+
+
+def test_it_learned_the_shapes(finished):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["retrieval"]["n"] == 12
+    assert summary["retrieval"]["top1"] >= 0.5  # chance is 1 in 12
+    losses = [y for _, y in read_metrics(finished / "metrics.csv")["train/loss"]]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_steps_are_logged_once_each_in_order(finished):
+    steps = [x for x, _ in read_metrics(finished / "metrics.csv")["train/loss"]]
+    assert steps == [float(s) for s in range(10, 101, 10)]
+
+
+def test_the_model_samples_from_the_command_line_with_its_recipe(finished, tmp_path, capsys):
+    output = tmp_path / "a.png"
+    command = [
+        f"checkpoint={finished}/model.safetensors",
+        "prompt=red circle",
+        f"output={output}",
+        "threads=1",
+    ]
+    assert sample.main(command) == 0
+    recipe = json.loads(Image.open(output).text["ldm"])
+    assert recipe["prompt"] == "red circle"
+    first = output.read_bytes()
+    assert sample.main(command) == 2
+    assert "overwrite=true" in capsys.readouterr().err
+    assert sample.main([*command, "overwrite=true"]) == 0
+    assert output.read_bytes() == first
+
+
+def test_grids_of_training_and_pipeline_show_the_same_images(finished):
+    """The pipeline reads float16 weights: equal up to their rounding."""
+    from ldm import Text2ImagePipeline
+
+    pipeline = Text2ImagePipeline.from_pretrained(finished / "model.safetensors")
+    images = pipeline(["red circle", "blue square"], output="tensor")
+    assert isinstance(images, torch.Tensor)
+    assert images.shape == (2, 3, 16, 16)
+    grid = torch.frombuffer(
+        bytearray(Image.open(finished / "samples" / "prompts.png").tobytes()), dtype=torch.uint8
+    )
+    grid = grid.view(20, -1, 3).permute(2, 0, 1)
+    red = grid[:, 2:18, 2:18].float() / 127.5 - 1.0
+    assert (images[0] - red).abs().mean() < 0.35  # another seed's noise, the same circle
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
+    folder = tmp_path / "run"
+    assert run(folder, "trainer.max_steps=37", "callbacks.checkpoint.every_n_train_steps=1000") == 0
+    assert checkpoint(folder)["global_step"] == 37
+    for name in ("model.safetensors", "report.html"):
+        (folder / name).unlink()
+    assert run(folder) == 0
+    ours, theirs = checkpoint(folder), checkpoint(finished)
+    assert ours["global_step"] == theirs["global_step"] == 100
+    for key, value in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][key], value), key
+    for a, b in zip(
+        ours["optimizer_states"][0]["state"].values(),
+        theirs["optimizer_states"][0]["state"].values(),
+        strict=True,
+    ):
+        assert torch.equal(a["exp_avg_sq"], b["exp_avg_sq"])
+    last = [read_metrics(f / "metrics.csv")["train/loss"][-5:] for f in (folder, finished)]
+    assert last[0] == last[1]
+
+
+def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
+    folder = tmp_path / "run"
+    given = f"first_stage.checkpoint={finished}/autoencoder.safetensors"
+    assert run(folder, given, "trainer.max_steps=2", "evaluation.retrieval=1") == 0
+    assert not (folder / "autoencoder").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optimizer.lrr=1", "did you mean"),
+        ("+task.caption_dropuot=0.1", "did you mean 'caption_dropout'"),
+        ("+backbone.chanels=[8]", "did you mean 'channels'"),
+        ("task._target_=os.system", "not allowed"),
+        ("backbone.in_channels=5", "autoencoder.latent_channels"),
+        ("backbone.context_dim=48", "text_encoder"),
+        ("task.caption_dropout=0", "caption_dropout"),
+        ("data=nothing", "data"),
+        ("data.batch_size=many", "data.batch_size"),
+        ("resume=/no/such.ckpt", "resume"),
+        ("first_stage.checkpoint=/no/such.safetensors", "such.safetensors"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(override, says, tmp_path, capsys):
+    assert run(tmp_path / "run", override) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert says in lines[0]
+
+
+def test_eps_with_zero_terminal_snr_is_refused(tmp_path, capsys):
+    assert run(tmp_path / "run", "schedule=zero_snr", "prediction=eps") == 2
+    assert "prediction" in capsys.readouterr().err
