@@ -16,7 +16,12 @@ SHELL = [
     if line.strip()
 ]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
-SMALL = ["trainer.max_steps=2", "first_stage.max_steps=2", "evaluation.retrieval=1", "sampling.num_inference_steps=1"]
+SMALL = [
+    "trainer.max_steps=2",
+    "first_stage.max_steps=2",
+    "evaluation.retrieval=1",
+    "sampling.num_inference_steps=1",
+]
 
 
 def main_of(command):
@@ -45,7 +50,9 @@ def test_sampling_commands_of_the_readme_run(line, tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*.png"))
 
 
-@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("ldm-train") and "--" not in line])
+@pytest.mark.parametrize(
+    "line", [line for line in SHELL if line.startswith("ldm-train") and "--" not in line]
+)
 def test_training_commands_of_the_readme_run_in_miniature(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command, *arguments = shlex.split(line)

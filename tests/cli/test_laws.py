@@ -28,8 +28,8 @@ BROKEN = [
     ({"backbone.in_channels": 4}, "backbone.in_channels: must equal autoencoder.latent_channels=16, got 4"),
     ({"backbone.out_channels": 8}, "backbone.out_channels: must equal autoencoder.latent_channels=16, got 8"),
     (
-        {"autoencoder": {"_target_": "ldm.models.identity.IdentityAutoencoder", "channels": 3}},
-        "backbone.in_channels: must equal autoencoder.channels=3, got 16",
+        {"autoencoder": {"_target_": "ldm.models.identity.IdentityAutoencoder", "latent_channels": 3}},
+        "backbone.in_channels: must equal autoencoder.latent_channels=3, got 16",
     ),
     (
         {"backbone.context_dim": 768},

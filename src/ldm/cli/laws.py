@@ -44,8 +44,7 @@ def eps_needs_noise_below_one(cfg: DictConfig) -> str | None:
 
 def latent_channels_fit(cfg: DictConfig) -> str | None:
     """The backbone reads and writes as many channels as the autoencoder's latents have."""
-    identity = _target(cfg, "autoencoder") == "IdentityAutoencoder"
-    latent_key, latent = _first(cfg, "autoencoder.channels" if identity else "autoencoder.latent_channels")
+    latent_key, latent = _first(cfg, "autoencoder.latent_channels")
     for key in ("backbone.in_channels", "backbone.out_channels"):
         _, channels = _first(cfg, key)
         if latent is not None and channels is not None and channels != latent:

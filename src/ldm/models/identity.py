@@ -11,14 +11,14 @@ class IdentityAutoencoder(nn.Module):
     """Latent = image.
 
     Args:
-        channels: channels of the image.
+        latent_channels: channels of the image.
     """
 
     downscale = 1
 
-    def __init__(self, channels: int = 3) -> None:
+    def __init__(self, latent_channels: int = 3) -> None:
         super().__init__()
-        self.latent_channels = channels
+        self.latent_channels = latent_channels
 
     def encode(self, image: Float[Tensor, "b c h w"]) -> Posterior:
         """A posterior with the image as mean and no variance."""

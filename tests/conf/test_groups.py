@@ -1,0 +1,113 @@
+"""Every option of every config group composes and passes the checks; every experiment's nets can be built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+
+from ldm.cli.app import register_resolvers
+from ldm.cli.config import build, check_targets
+from ldm.cli.laws import check_laws
+from ldm.cli.train import SUPPLIED
+
+CONF = Path(__file__).parents[2] / "conf"
+# What an option needs beside itself, so that the laws between groups hold.
+COMPANIONS = {
+    "autoencoder/identity": ["first_stage=none"],
+    "backbone/sd15": ["autoencoder=sd", "text_encoder=clip"],
+    "backbone/ddpm_cifar10": ["autoencoder=identity", "text_encoder=none", "first_stage=none"],
+    "backbone/ddpm_cifar10_small": ["autoencoder=identity", "text_encoder=none", "first_stage=none"],
+    "text_encoder/clip": ["backbone=sd15"],
+    "text_encoder/class": ["backbone.context_dim=null"],
+    "text_encoder/none": ["backbone.context_dim=null", "backbone.pooled_dim=null"],
+}
+GROUPS = [
+    "autoencoder",
+    "backbone",
+    "callbacks",
+    "data",
+    "debug",
+    "evaluation",
+    "experiment",
+    "first_stage",
+    "logger",
+    "lr_schedule",
+    "optimizer",
+    "prediction",
+    "schedule",
+    "scheduler",
+    "task",
+    "text_encoder",
+    "time_sampling",
+    "timesteps",
+    "trainer",
+    "weighting",
+]
+OPTIONS = [f"{group}/{path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+EXPERIMENTS = [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))]
+
+
+def composed(*overrides):
+    register_resolvers()
+    with initialize_config_module("ldm.conf", version_base="1.3"):
+        return compose("train", ["paths.run=/nowhere", *overrides])
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_passes_the_checks(option):
+    cfg = composed(option.replace("/", "="), *COMPANIONS.get(option, []))
+    check_targets(cfg, SUPPLIED)
+    check_laws(cfg)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_group_files_are_short(option):
+    assert len((CONF / f"{option}.yaml").read_text().splitlines()) <= 34
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_start_with_their_question(name):
+    lines = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1].startswith("#")
+    assert "?" in lines[1]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds_and_denoises_on_the_meta_device(name):
+    cfg = composed(f"experiment={name}")
+    with torch.device("meta"):
+        autoencoder, text = build(cfg.autoencoder)(), build(cfg.text_encoder)()
+        backbone = build(cfg.backbone)()
+        size = cfg.data.image_size // autoencoder.downscale
+        x = torch.empty(2, autoencoder.latent_channels, size, size)
+        pooled = None if backbone.pooled_dim is None else torch.empty(2, backbone.pooled_dim)
+        tokens = None if backbone.context_dim is None else torch.empty(2, 5, backbone.context_dim)
+        from ldm.diffusion.conditioning import Conditioning
+
+        assert backbone(x, torch.empty(2), Conditioning(tokens=tokens, pooled=pooled)).shape == x.shape
+    assert text.pooled_dim == backbone.pooled_dim or backbone.pooled_dim is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        (["backbone=sd15", "autoencoder=sd", "text_encoder=clip"], 859_520_964),
+        (
+            ["backbone=ddpm_cifar10", "autoencoder=identity", "text_encoder=none", "first_stage=none"],
+            35_746_307,
+        ),
+    ],
+)
+def test_published_sizes_from_config_alone(overrides, count):
+    cfg = composed(*overrides)
+    with torch.device("meta"):
+        assert sum(p.numel() for p in build(cfg.backbone)().parameters()) == count
+
+
+def test_the_shipped_model_fits_its_size():
+    cfg = composed("experiment=emoji_large")
+    with torch.device("meta"):
+        nets = [build(node)() for node in (cfg.autoencoder, cfg.text_encoder, cfg.backbone)]
+    assert 2 * sum(p.numel() for net in nets for p in net.parameters()) < 16_000_000
