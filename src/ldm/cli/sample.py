@@ -65,7 +65,8 @@ def main(cfg: DictConfig) -> None:
     from ldm.utils.image_io import save_png
 
     set_threads(cfg.threads)
-    pipeline = Text2ImagePipeline.from_pretrained(cfg.checkpoint).to(pick_device(cfg.device))
+    device = pick_device(cfg.device)
+    pipeline = Text2ImagePipeline.from_pretrained(cfg.checkpoint).to(device)
     arguments: dict[str, Any] = {name: OmegaConf.to_object(cfg)[name] for name in RECIPE}  # type: ignore[index, call-overload]
     images = pipeline(
         prompt=prompts,

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ldm.evaluation.retrieval import retrieval
-from ldm.utils.image_io import make_grid, save_png
+from ldm.utils.image_io import make_grid, save_png, to_uint8
 
 log = logging.getLogger(__name__)
 SampleImages = Callable[[list[str], int], Tensor]
@@ -97,23 +97,21 @@ def score_pairs(
 ) -> dict[str, Any]:
     """For (emoji, background) pairs never trained on: is the background right, and the emoji?
 
-    The background is judged by the mean colour of the image's four corners, the emoji by the nearest of
-    all emoji on the prompted background.
+    The background is judged by the mean colour of the image's four corners (emoji that reach into one are
+    left out), the emoji by the nearest of all emoji on the prompted background.
     """
-    pairs = spread(data.held_out_pair_list(), limit)
+    open_corners = corners(data.opacity).amax((1, 2)) == 0
+    pairs = spread([pair for pair in data.held_out_pair_list() if open_corners[pair[0]]], limit)
     images = sample_images([data.caption(k, c) for k, c in pairs], seed)
-    save_png(make_grid(images[:64], columns=16), folder / "held_out_pairs.png", {})
-    colours = data.colours.to(torch.float32)
-    corners = torch.stack([images[:, :, y, x].float() for y in (1, -2) for x in (1, -2)]).mean(0)
-    wanted = torch.tensor([c for _, c in pairs])
-    background = torch.cdist(corners, colours).argmin(1) == wanted
-    everything = torch.arange(len(data.names))
+    save_png(make_grid(images[:64], columns=16), folder / "held_out_pairs.png")
+    keys, colours = torch.tensor(pairs).T
+    background = torch.cdist(corners(images).float().mean(1), data.colours).argmin(1) == colours
     emoji = torch.zeros(len(pairs), dtype=torch.bool)
-    for colour in wanted.unique().tolist():
-        chosen = wanted == colour
-        references = (to_uint8_references(data, everything, colour)).flatten(1).float()
-        nearest = torch.cdist(images[chosen].flatten(1).float(), references).argmin(1)
-        emoji[chosen] = nearest == torch.tensor([k for k, c in pairs if c == colour])
+    everything = torch.arange(len(data.names))
+    for colour in colours.unique():
+        chosen = colours == colour
+        references = to_uint8(data.render(everything, colour.expand(len(everything))))
+        emoji[chosen] = retrieval(images[chosen], references, keys[chosen]).rank == 0
     result = {
         "n": len(pairs),
         "background": round(background.float().mean().item(), 4),
@@ -123,6 +121,6 @@ def score_pairs(
     return result
 
 
-def to_uint8_references(data: Any, keys: Tensor, colour: int) -> Tensor:
-    """All emoji on one background as uint8."""
-    return ((data.render(keys, torch.full_like(keys, colour)) + 1.0) * 127.5).round().byte()
+def corners(images: Tensor) -> Tensor:
+    """The pixels one step inside the four corners, (n, 4, c)."""
+    return torch.stack([images[:, :, y, x] for y in (1, -2) for x in (1, -2)], dim=1)

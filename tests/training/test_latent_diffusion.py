@@ -1,0 +1,129 @@
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ldm.diffusion import prediction, schedule, time_sampling, timesteps, weighting
+from ldm.diffusion.process import Diffusion
+from ldm.models.identity import IdentityAutoencoder
+from ldm.models.text_encoder import ClassEncoder, NullTextEncoder
+from ldm.models.unet import UNet
+from ldm.schedulers.ddim import DDIM
+from ldm.training.latent_diffusion import LatentCache, LatentDiffusion
+from ldm.training.optim import LRSchedule
+
+CAPTIONS = ["red", "green", "blue", "white"]
+
+
+def module(**changes):
+    values = {
+        "autoencoder": IdentityAutoencoder(),
+        "text_encoder": partial(ClassEncoder, captions=CAPTIONS, width=16),
+        "backbone": partial(
+            UNet,
+            in_channels=3,
+            out_channels=3,
+            channels=[16, 16],
+            layers_per_block=1,
+            attention=["none", "none"],
+            mid_attention="none",
+            pooled_dim=16,
+            norm_groups=4,
+        ),
+        "diffusion": Diffusion(
+            schedule=schedule.cosine(), prediction=prediction.Sample(), weighting=weighting.Uniform()
+        ),
+        "time_sampling": time_sampling.UniformTimes(),
+        "sampling": {
+            "scheduler": DDIM(),
+            "timesteps": timesteps.trailing,
+            "num_inference_steps": 4,
+            "guidance_scale": 1.5,
+        },
+        "optimizer": partial(torch.optim.AdamW, lr=3e-3),
+        "lr_schedule": LRSchedule(warmup_images=1, total_images=1),
+        "batch_size": 4,
+        "image_size": 8,
+    }
+    net = LatentDiffusion(**(values | changes))
+    net.configure_model()
+    net._trainer = SimpleNamespace(
+        datamodule=SimpleNamespace(visit_of=lambda step: step), accumulate_grad_batches=1, global_step=0
+    )
+    return net
+
+
+def batch(keys):
+    keys = torch.tensor(keys)
+    colours = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, 1]])
+    image = colours[keys % 4][:, :, None, None].expand(-1, 3, 8, 8).contiguous()
+    return {"image": image, "caption": [CAPTIONS[k % 4] for k in keys.tolist()], "key": keys}
+
+
+def test_draws_of_a_sample_do_not_depend_on_its_batch():
+    net = module()
+    one, two = net.training_step(batch([3]), 0), net.training_step(batch([0, 1, 2, 3]), 0)
+    assert torch.equal(one["t"][0], two["t"][3])
+    torch.testing.assert_close(one["loss_per_sample"][0], two["loss_per_sample"][3], rtol=1e-5, atol=1e-6)
+
+
+def test_draws_change_with_the_visit_and_the_seed():
+    net, other = module(), module(seed=1)
+    key = torch.arange(50)
+    assert not torch.equal(net.times(key, 0), net.times(key, 1))
+    assert not torch.equal(net.times(key, 0), other.times(key, 0))
+
+
+def test_times_of_a_key_fill_the_range_evenly_over_its_visits():
+    net = module()
+    times = torch.stack([net.times(torch.tensor([7]), visit) for visit in range(100)]).flatten() / 999
+    assert ((times * 10).long().clamp_max(9).bincount(minlength=10) - 10).abs().max() <= 2
+
+
+def test_overfitting_one_batch_drives_the_loss_down():
+    net = module(caption_dropout=0.0)
+    optimizer = net.configure_optimizers()["optimizer"]
+    losses = []
+    for step in range(150):
+        net._trainer.global_step = step
+        loss = net.training_step(batch([0, 1, 2, 3]), step)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.8
+    assert sum(losses[-20:]) / 20 < 0.05
+
+
+def test_sample_i_of_a_call_depends_on_seed_and_i_only():
+    net = module()
+    with torch.no_grad():
+        net.ema["backbone"].conv_out.weight.normal_()
+    all_four = net.sample_images(CAPTIONS, seed=3)
+    assert torch.equal(net.sample_images(CAPTIONS[:2], seed=3), all_four[:2])
+    assert not torch.equal(net.sample_images(CAPTIONS, seed=4), all_four)
+
+
+def test_frozen_nets_are_in_no_state_dict_and_no_optimizer():
+    net = module(text_encoder=NullTextEncoder, backbone=module()._factories[1])
+    assert {key.split(".")[1] for key in net.state_dict()} == {"backbone"}
+    assert set(net.components()) == {"autoencoder", "text_encoder", "backbone"}
+
+
+def test_cached_latents_equal_encoded_ones_and_are_encoded_once():
+    cache, seen = LatentCache(), []
+
+    def encode(image):
+        seen.append(len(image))
+        return 2 * image
+
+    first, second = batch([0, 1, 1]), batch([1, 2, 0])
+    assert torch.equal(cache(encode, first), 2 * first["image"])
+    assert torch.equal(cache(encode, second), 2 * second["image"])
+    assert seen == [2, 1]
+
+
+def test_caption_dropout_is_checked():
+    with pytest.raises(ValueError, match=r"caption_dropout must be in \[0, 1\), got 1\.5 \(task"):
+        module(caption_dropout=1.5)

@@ -1,0 +1,46 @@
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from ldm.training.optim import LRSchedule, optimizer_and_schedule
+
+SCHEDULE = LRSchedule(warmup_images=100, total_images=1000, decay_start=0.5, final=0.1)
+
+
+def test_warm_up_plateau_and_cosine():
+    assert SCHEDULE(0) == pytest.approx(0.01)
+    assert SCHEDULE(49) == pytest.approx(0.5)
+    assert SCHEDULE(200) == SCHEDULE(500) == 1.0
+    assert SCHEDULE(750) == pytest.approx(0.55)
+    assert SCHEDULE(1000) == SCHEDULE(5000) == pytest.approx(0.1)
+
+
+def test_without_decay_the_rate_stays():
+    assert LRSchedule(warmup_images=1, total_images=10, decay_start=1.0)(10_000) == 1.0
+
+
+def test_decay_start_is_checked():
+    with pytest.raises(ValueError, match=r"decay_start must be in \[0, 1\], got 2"):
+        LRSchedule(warmup_images=1, total_images=10, decay_start=2.0)
+
+
+def test_rate_depends_on_images_not_on_batches():
+    """The same number of images, in batches of 10 and of 20, ends at the same rate."""
+    rates = []
+    for batch in (10, 20):
+        net = nn.Linear(1, 1)
+        made = optimizer_and_schedule(partial(torch.optim.SGD, lr=2.0), net.parameters(), SCHEDULE, batch)
+        for _ in range(700 // batch):
+            made["optimizer"].step()
+            made["lr_scheduler"]["scheduler"].step()
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+    assert rates[0] == rates[1] == 2.0 * SCHEDULE(700)
+
+
+def test_frozen_parameters_are_left_out():
+    net = nn.Linear(2, 2)
+    net.bias.requires_grad_(False)
+    made = optimizer_and_schedule(partial(torch.optim.SGD, lr=1.0), net.parameters(), SCHEDULE, 1)
+    assert [p.shape for g in made["optimizer"].param_groups for p in g["params"]] == [net.weight.shape]
