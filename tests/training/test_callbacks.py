@@ -5,6 +5,7 @@ from unittest.mock import Mock
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from ldm.training.callbacks import Metrics, SampleGrid, SaveOnInterrupt, TrainingDiverged
 
@@ -31,7 +32,7 @@ def fake_trainer(tmp_path, **changes):
         "saved": [],
     }
     trainer = Mock(spec=pl.Trainer, **(values | changes))
-    trainer.save_checkpoint = trainer.saved.append
+    trainer.save_checkpoint = lambda path, weights_only: trainer.saved.append(path)
     return trainer
 
 
@@ -70,12 +71,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_keys(tmp_path, ba
 def test_grids_are_drawn_at_the_interval_and_at_the_end(tmp_path):
     module = fake_module(sample_images=lambda c, s: torch.zeros(len(c), 3, 4, 4, dtype=torch.uint8))
     grid = SampleGrid(captions=["a", "b"], every_n_steps=10)
+    board = Mock(spec=TensorBoardLogger)
     for step in (5, 10, 15, 17):
-        grid.on_train_batch_end(fake_trainer(tmp_path, global_step=step, max_steps=17), module, None, None, 0)
-    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
-        "step_00000010.png",
-        "step_00000017.png",
-    ]
+        trainer = fake_trainer(tmp_path, global_step=step, max_steps=17, loggers=[board])
+        grid.on_train_batch_end(trainer, module, None, None, 0)
+    drawn = sorted(p.name for p in (tmp_path / "samples").iterdir())
+    assert drawn == ["step_00000010.png", "step_00000017.png"]
+    assert [call.args[2] for call in board.experiment.add_image.call_args_list] == [10, 17]
 
 
 def test_an_interrupt_saves_and_stops_at_the_end_of_the_step(tmp_path):

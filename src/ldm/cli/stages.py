@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,15 @@ def plain(node: DictConfig) -> dict[str, Any]:
     return {str(k): v for k, v in values.items() if k != "_partial_"}
 
 
+def quieten_lightning() -> None:
+    """Leaves out what Lightning says of things that are so by design."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # the EMA twin is always in eval mode; batches of tensors in memory need no worker processes
+    for message in (r"Found \d+ module\(s\) in eval mode", r"The '\w+' does not have many workers"):
+        warnings.filterwarnings("ignore", message=message)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.pytorch")
+
+
 class Run:
     """One run: its config, its directory and what is to be said about it.
 
@@ -46,6 +56,7 @@ class Run:
     def execute(self) -> None:
         """Trains the stages that the config asks for, scores the result and writes the report."""
         set_threads(self.cfg.threads)
+        quieten_lightning()
         OmegaConf.save(self.cfg, self.dir / "config.yaml", resolve=True)
         self._recall_summary()
         self.autoencoder_node = plain(self.cfg.autoencoder)
@@ -103,7 +114,7 @@ class Run:
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             if trainer.global_step < trainer.max_steps:
                 raise KeyboardInterrupt
-            trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=False)
 
     def _first_stage(self) -> nn.Module:
         """The frozen autoencoder: read from a file, trained in this run, or built as it is."""

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
 from torch import Tensor
 
 from ldm.utils.image_io import make_grid, save_png
@@ -16,6 +19,15 @@ log = logging.getLogger(__name__)
 
 class TrainingDiverged(RuntimeError):
     """The loss is NaN or infinite."""
+
+
+def log_picture(trainer: pl.Trainer, name: str, picture: Image.Image, step: int) -> None:
+    """Sends a picture to the loggers that show pictures: W&B and TensorBoard."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key=name, images=[picture], step=step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
 
 class Metrics(pl.Callback):
@@ -92,6 +104,7 @@ class SampleGrid(pl.Callback):
             folder = Path(trainer.default_root_dir) / "samples"
             folder.mkdir(parents=True, exist_ok=True)
             save_png(grid, folder / f"step_{step:08d}.png", {"step": str(step)})
+            log_picture(trainer, "samples", grid, step)
 
 
 class SaveOnInterrupt(pl.Callback):
@@ -117,7 +130,9 @@ class SaveOnInterrupt(pl.Callback):
     ) -> None:
         """Saves and stops if asked to."""
         if self._asked:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+            trainer.save_checkpoint(
+                Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=False
+            )
             trainer.should_stop = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
