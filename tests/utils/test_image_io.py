@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 from ldm.utils import load_image
-from ldm.utils.image_io import make_grid, save_png, to_uint8
+from ldm.utils.image_io import fit_lines, labelled_grid, make_grid, save_png, to_uint8
 
 
 def test_bytes_and_floats_are_inverse():
@@ -25,6 +25,31 @@ def test_grid_keeps_every_pixel():
     for i, image in enumerate(images):
         y, x = 1 + i // 3 * 5, 1 + i % 3 * 7
         assert torch.equal(grid[:, y : y + 4, x : x + 6], image)
+
+
+def test_labels_stand_below_whole_images():
+    images = torch.randint(0, 255, (3, 3, 40, 40), dtype=torch.uint8)
+    grid = labelled_grid(images, ["red heart", "grüne Birne", ""], columns=2, padding=4)
+    pixels = torch.from_numpy(np.asarray(grid).copy()).permute(2, 0, 1)
+    assert torch.equal(pixels[:, 4:124:3, 4:124:3], images[0])  # 40 pixels are enlarged to 120
+    assert (pixels[:, 124:150, 4:124] < 128).any()
+    assert (pixels[:, 156 + 120 : 156 + 146, 4:124] == 255).all()  # no caption, nothing drawn
+
+
+def test_as_many_captions_as_images():
+    with pytest.raises(ValueError, match="captions must be as many as images, 2, got 1"):
+        labelled_grid(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ["a"], columns=2)
+
+
+def test_captions_are_broken_between_words_and_cut_at_two_lines():
+    font = ImageFont.load_default(size=11)
+    assert fit_lines("red heart", font, 200) == ["red heart"]
+    assert fit_lines("red heart", font, 40) == ["red", "heart"]
+    lines = fit_lines("a smiling face with sunglasses on a blue background", font, 96)
+    assert len(lines) == 2
+    assert lines[1].endswith("...")
+    assert all(font.getlength(line) <= 96 for line in lines)
+    assert fit_lines("", font, 96) == []
 
 
 def test_png_carries_its_metadata_and_leaves_no_other_file(tmp_path):

@@ -1,18 +1,69 @@
 """Devices and threads."""
 
+import math
 import os
+from pathlib import Path
 
 import torch
 
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, ARM
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """Physical cores that this process may keep busy: its affinity, without hyperthreads, within its quota.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        threads = sorted(os.sched_getaffinity(0))
+    else:
+        threads = list(range(os.cpu_count() or 1))
+    topology = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    cores = {_read(root / topology.format(i)) or str(i) for i in threads}
+    return max(1, math.ceil(min(len(cores), _quota(root))))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _quota(root: Path) -> float:
+    """Cores that the control group of this process (a container, a SLURM job) allows; inf without a limit."""
+    groups = root / "sys/fs/cgroup"
+    path = next((x[3:] for x in _read(root / "proc/self/cgroup").splitlines() if x.startswith("0::")), "/")
+    folder = groups / path.lstrip("/")
+    limits = [_read(f / "cpu.max").split() for f in (folder, *folder.parents) if f.is_relative_to(groups)]
+    limits += [[_read(groups / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")]]
+    pairs = [(float(a), float(b)) for a, b in (x for x in limits if len(x) == 2 and all(x)) if a != "max"]
+    return min((quota / period for quota, period in pairs if quota > 0), default=math.inf)
+
 
 def set_threads(threads: int | None) -> int:
-    """Sets torch's CPU threads, by default to the cores that this process may use, and returns them."""
+    """Sets torch's CPU threads and returns their number.
+
+    Args:
+        threads: None takes OMP_NUM_THREADS if that is set, else the cores that this process may keep busy.
+    """
     if threads is None:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        wished = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+        threads = int(wished) if wished.isdecimal() and int(wished) > 0 else available_cores()
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads} (threads)")
     torch.set_num_threads(threads)
     return threads
+
+
+def has_bf16(device: torch.device, root: Path = Path("/")) -> bool:
+    """Whether a device computes in bfloat16 itself; emulation, slower than float32, does not count."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    lines = _read(root / "proc/cpuinfo").splitlines() if device.type == "cpu" else []
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return bool(flags & BF16_FLAGS)
 
 
 def pick_device(name: str) -> torch.device:

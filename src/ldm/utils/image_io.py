@@ -1,16 +1,20 @@
 """Images in and out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torch.nn import functional as F
 
 from ldm.utils.files import replacing
+
+LABEL_WIDTH, LABEL_HEIGHT, LABEL_LINES = 96, 13, 2  # pixels: least width of a labelled image, line height
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def load_image(path: str | Path, size: tuple[int, int] | None = None, mode: str = "RGB") -> Image.Image:
@@ -72,6 +76,56 @@ def make_grid(
         y, x = (padding + k * (side + padding) for k, side in zip(divmod(i, columns), (h, w), strict=True))
         canvas[:, y : y + h, x : x + w] = image
     return Image.fromarray(canvas.permute(1, 2, 0).numpy())
+
+
+def labelled_grid(
+    images: UInt8[Tensor, "n c h w"], captions: Sequence[str], columns: int, padding: int = 4
+) -> Image.Image:
+    """A grid with a caption below each image; small images are enlarged so that captions can be read.
+
+    Args:
+        images: RGB, or grey with one channel.
+        captions: one per image; what does not fit into two lines ends with an ellipsis.
+        columns: images per row.
+        padding: pixels between images.
+
+    Raises: ValueError if there are not as many captions as images.
+    """
+    if len(captions) != len(images):
+        raise ValueError(f"captions must be as many as images, {len(images)}, got {len(captions)}")
+    scale = max(1, -(-LABEL_WIDTH // images.shape[-1]))
+    large = images.cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    h, w = large.shape[2:]
+    room = LABEL_LINES * LABEL_HEIGHT + 2
+    grid = make_grid(F.pad(large, (0, 0, 0, room), value=255), columns, padding)
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(size=11)
+    columns = max(1, min(columns, len(images)))
+    for i, caption in enumerate(captions):
+        row, column = divmod(i, columns)
+        x, y = padding + column * (w + padding), padding + row * (h + room + padding) + h + 1
+        for k, line in enumerate(fit_lines(caption, font, w)):
+            start = x + (w - font.getlength(line)) / 2
+            draw.text((start, y + k * LABEL_HEIGHT), line, fill=(60, 60, 60), font=font)
+    return grid
+
+
+def fit_lines(text: str, font: Font, width: int) -> list[str]:
+    """Text broken between words into at most two lines of a width in pixels; the last may end with "..."."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and (font.getlength(longer) <= width or len(lines) == LABEL_LINES):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_cut(line, font, width) for line in lines]
+
+
+def _cut(line: str, font: Font, width: int) -> str:
+    kept = line
+    while kept and font.getlength(line if kept == line else f"{kept}...") > width:
+        kept = kept[:-1]
+    return line if kept == line else f"{kept}..."
 
 
 def save_png(image: Image.Image, path: Path, metadata: Mapping[str, str] | None = None) -> None:
