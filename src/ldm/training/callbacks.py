@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from ldm.utils.image_io import make_grid, save_png
+from ldm.utils.image_io import labelled_grid, make_grid, save_png
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +32,27 @@ def log_picture(trainer: pl.Trainer, name: str, picture: Image.Image, step: int)
             logger.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
 
-class Metrics(pl.Callback):
-    """Logs the mean loss, the mean loss of each timestep bin and images per second, with one monotonic step.
+class StepCallback(pl.Callback):
+    """A callback that acts once per optimizer step, however many batches the step accumulates."""
 
-    The numbers are kept on the device and read every `log_every_n_steps` only. A loss that is NaN or
-    infinite stops the run there, naming the step and the keys of the samples.
+    _step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes where the run starts or goes on."""
+        self._step = trainer.global_step
+
+    def stepped(self, trainer: pl.Trainer) -> bool:
+        """Whether the batch that has just ended made an optimizer step; to be asked once a batch."""
+        before, self._step = self._step, trainer.global_step
+        return self._step != before
+
+
+class Metrics(StepCallback):
+    """Logs the mean loss, the mean loss of each timestep bin and the learning rate, with one monotonic step.
+
+    The means are over all samples of a window of `log_every_n_steps`, on all ranks. The numbers stay on the
+    device and are read once a window. A loss that is NaN or infinite stops the run there, naming the step and
+    the keys of the samples; no checkpoint is written between that step and its discovery.
 
     Args:
         bins: timestep bins, equally wide.
@@ -42,40 +60,63 @@ class Metrics(pl.Callback):
 
     def __init__(self, bins: int = 10) -> None:
         self.bins = bins
-        self._rows: list[dict[str, Tensor]] = []
-        self._images, self._watch = 0, 0.0
+        self._rows: list[tuple[int, dict[str, Tensor]]] = []
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collects a batch and, at the end of a window, logs it."""
-        self._rows.append({k: outputs[k] for k in ("loss_per_sample", "t", "key") if outputs[k] is not None})
-        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.global_step >= trainer.max_steps:
+        stepped = self.stepped(trainer)
+        row = {k: outputs[k] for k in ("loss_per_sample", "t", "key") if outputs[k] is not None}
+        self._rows.append((self._step + (not stepped), row))
+        end = self._step % trainer.log_every_n_steps == 0 or self._step == trainer.max_steps
+        if stepped and end:
             self._log(trainer, pl_module)
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuses to save what a loss in the current window has spoilt."""
+        for step, row in self._rows:
+            if not bool(row["loss_per_sample"].isfinite().all()):
+                self._stop(step, row)
+
+    def _stop(self, step: int, row: dict[str, Tensor]) -> None:
+        keys = row["key"][~row["loss_per_sample"].isfinite()].tolist()[:8]
+        raise TrainingDiverged(
+            f"loss is not finite in step {step}, keys {keys}; "
+            "lower the learning rate (optimizer.lr) or clip (trainer.gradient_clip_val)"
+        )
+
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        rows, self._rows = self._rows, []
-        loss = torch.cat([row["loss_per_sample"] for row in rows]).float()
-        if not bool(loss.isfinite().all()):
-            keys = torch.cat([row["key"] for row in rows])[~loss.isfinite()].tolist()[:8]
-            raise TrainingDiverged(
-                f"loss is not finite in steps {trainer.global_step - len(rows) + 1}..{trainer.global_step}, "
-                f"keys {keys}; lower the learning rate (optimizer.lr) or clip (trainer.gradient_clip_val)"
-            )
-        metrics = {"train/loss": loss.mean(), "lr": torch.tensor(trainer.optimizers[0].param_groups[0]["lr"])}
-        if "t" in rows[0]:
-            t = torch.cat([row["t"] for row in rows])
-            last = pl_module.diffusion.schedule.num_train_timesteps
-            which = (t / last * self.bins).long().clamp(0, self.bins - 1)
-            for i in range(self.bins):
-                if bool((which == i).any()):
-                    metrics[f"loss_t/{i:02d}"] = loss[which == i].mean()
+        rows = self._rows
+        loss = torch.cat([row["loss_per_sample"] for _, row in rows]).float()
+        member = torch.ones_like(loss)[:, None]  # (n, 1): the whole window, then one column a bin
+        if "t" in rows[0][1]:
+            t = torch.cat([row["t"] for _, row in rows]) / pl_module.diffusion.schedule.num_train_timesteps
+            which = (t * self.bins).long().clamp(0, self.bins - 1)
+            member = torch.cat([member, F.one_hot(which, self.bins).float()], dim=1)
+        bad = (~loss.isfinite()).sum()[None].float()
+        sums = torch.cat([loss.nan_to_num(0.0, 0.0, 0.0) @ member, member.sum(0), bad])
+        if trainer.world_size > 1:
+            sums = trainer.strategy.reduce(sums, reduce_op="sum")
+        values = sums.tolist()  # the only wait for the device
+        if values[-1] > 0:
+            self.on_save_checkpoint(trainer, pl_module, {})
+            raise TrainingDiverged(f"loss is not finite on another rank, up to step {self._step}")
+        self._rows = []
+        names = ["train/loss", *(f"loss_t/{i:02d}" for i in range(self.bins))][: member.shape[1]]
+        totals, counts = values[: len(names)], values[len(names) : -1]
+        metrics = {name: a / n for name, a, n in zip(names, totals, counts, strict=True) if n > 0}
+        metrics["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         for logger in trainer.loggers:
-            logger.log_metrics({k: float(v) for k, v in metrics.items()}, step=trainer.global_step)
+            logger.log_metrics(metrics, step=self._step)
 
 
-class SampleGrid(pl.Callback):
+class SampleGrid(StepCallback):
     """Draws fixed prompts from fixed seeds with the EMA weights at intervals: samples/step_*.png.
+
+    W&B and TensorBoard get the same images with the prompts below them.
 
     Args:
         captions: the prompts.
@@ -85,39 +126,54 @@ class SampleGrid(pl.Callback):
     """
 
     def __init__(self, captions: list[str], every_n_steps: int, seed: int = 0, columns: int = 8) -> None:
-        self.captions, self.every_n_steps, self.seed, self.columns = (
-            list(captions),
-            every_n_steps,
-            seed,
-            columns,
-        )
+        if every_n_steps < 1:
+            raise ValueError(
+                f"every_n_steps must be at least 1, got {every_n_steps} (callbacks.samples.every_n_steps)"
+            )
+        self.captions, self.every_n_steps = list(captions), every_n_steps
+        self.seed, self.columns = seed, columns
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draws when it is time."""
-        step = trainer.global_step
-        if not hasattr(pl_module, "sample_images") or not trainer.is_global_zero:
+        if not self.stepped(trainer) or not self.captions or not trainer.is_global_zero:
             return
-        if step % self.every_n_steps == 0 or step == trainer.max_steps:
-            grid = make_grid(pl_module.sample_images(self.captions, self.seed), columns=self.columns)
-            folder = Path(trainer.default_root_dir) / "samples"
-            folder.mkdir(parents=True, exist_ok=True)
-            save_png(grid, folder / f"step_{step:08d}.png", {"step": str(step)})
-            log_picture(trainer, "samples", grid, step)
+        due = self._step % self.every_n_steps == 0 or self._step == trainer.max_steps
+        if due and hasattr(pl_module, "sample_images"):
+            self._draw(trainer, pl_module.sample_images(self.captions, self.seed))
+
+    def _draw(self, trainer: pl.Trainer, images: Tensor) -> None:
+        folder = Path(trainer.default_root_dir) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {"step": str(self._step), "seed": str(self.seed), "prompts": "\n".join(self.captions)}
+        save_png(make_grid(images, columns=self.columns), folder / f"step_{self._step:08d}.png", about)
+        if any(isinstance(logger, WandbLogger | TensorBoardLogger) for logger in trainer.loggers):
+            picture = labelled_grid(images, self.captions, columns=self.columns)
+            log_picture(trainer, "samples", picture, self._step)
 
 
-class SaveOnInterrupt(pl.Callback):
-    """Ctrl-C (or SIGTERM) sets a flag; at the end of the step the run is saved and stops."""
+class SaveOnInterrupt(StepCallback):
+    """Ctrl-C (or SIGTERM) ends the run after the current step with a checkpoint; twice, at once.
+
+    The checkpoint is written when training has ended: during `on_train_batch_end` of a callback the module's
+    own hook, and with it the EMA, is still to come.
+
+    Attributes:
+        interrupted: whether the run was ended so.
+    """
 
     def __init__(self) -> None:
-        self._asked = False
+        self.interrupted = self._asked = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signals."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
+        """Takes the signals, which only a main thread can."""
+        super().on_train_start(trainer, pl_module)
+        self.interrupted = self._asked = False
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._asked:
@@ -128,14 +184,24 @@ class SaveOnInterrupt(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves and stops if asked to."""
-        if self._asked:
-            trainer.save_checkpoint(
-                Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=False
-            )
-            trainer.should_stop = True
+        """Ends the run if any rank was asked to."""
+        if self.stepped(trainer) and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            self.interrupted = trainer.should_stop = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves if the run was interrupted, then gives the signals back."""
+        if self.interrupted:
+            path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            trainer.save_checkpoint(path, weights_only=False)
+            log.info("saved step %d in %s", trainer.global_step, path)
+        self._give_back()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         """Gives the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())

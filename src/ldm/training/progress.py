@@ -15,6 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+FIRST_SECONDS = 3.0  # a first line, and with it an ETA, comes early
+
 
 def duration(seconds: float) -> str:
     """Seconds as 1h02m, 4m10s or 12s."""
@@ -25,7 +27,7 @@ def duration(seconds: float) -> str:
 
 
 class TrainingProgress(pl.Callback):
-    """Shows step, loss, images per second and the time left; logs images per second.
+    """Shows step, mean loss since the last look, images per second and time left; logs images per second.
 
     Args:
         name: shown before the bar.
@@ -41,6 +43,7 @@ class TrainingProgress(pl.Callback):
         self._batch_size = int(pl_module.batch_size)
         self._start = self._shown = self._logged = time.perf_counter()
         self._first = self._logged_step = trainer.global_step
+        self._loss, self._batches = 0.0, 0
         if trainer.is_global_zero and sys.stderr.isatty():
             columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[about]}")
             parts = [TextColumn(c) if isinstance(c, str) else c for c in columns]
@@ -57,21 +60,29 @@ class TrainingProgress(pl.Callback):
     ) -> None:
         """Shows where the run is, at most four times a second."""
         now, step = time.perf_counter(), trainer.global_step
+        if trainer.is_global_zero:  # accumulated on the device: reading it would wait for the step
+            self._loss, self._batches = self._loss + outputs["loss"], self._batches + 1
         if step % trainer.log_every_n_steps == 0 and step > self._logged_step:
             speed: float = self._batch_size * (step - self._logged_step) / (now - self._logged)
             for logger in trainer.loggers:
                 logger.log_metrics({"images_per_second": speed}, step=step)
             self._logged, self._logged_step = now, step
-        if now - self._shown < (0.25 if self._bar else self.every_seconds) and step < trainer.max_steps:
+        interval = 0.25 if self._bar else self.every_seconds
+        if self._shown == self._start:
+            interval = min(interval, FIRST_SECONDS)
+        if step == self._first or (now - self._shown < interval and step != trainer.max_steps):
             return
         self._shown = now
         if trainer.is_global_zero:
-            self._show(trainer, float(outputs["loss"]), self._batch_size, now)
+            # Lightning hands out the loss divided by the number of accumulated batches.
+            mean = float(self._loss) / self._batches * trainer.accumulate_grad_batches
+            self._loss, self._batches = 0.0, 0
+            self._show(trainer, mean, now)
 
-    def _show(self, trainer: pl.Trainer, loss: float, batch_size: int, now: float) -> None:
+    def _show(self, trainer: pl.Trainer, loss: float, now: float) -> None:
         step, total = trainer.global_step, trainer.max_steps
         speed = (step - self._first) / (now - self._start)
-        about = f"loss {loss:.3f}  {speed * batch_size:.0f} img/s"
+        about = f"loss {loss:.3f}  {speed * self._batch_size:.0f} img/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, about=about)
         else:
