@@ -1,15 +1,20 @@
 import json
 import re
 
+import torch
 from PIL import Image
 
 from ldm.evaluation.report import read_metrics, write_report
+from ldm.utils.image_io import make_grid, save_png
 
 
 def test_report_of_an_empty_run_says_nothing_false(tmp_path):
     page = write_report(tmp_path).read_text()
     assert "Retrieval" not in page
     assert "Curves" not in page
+    assert "in all" not in page
+    assert "<h2>" not in page
+    assert "0s" not in page
 
 
 def test_report_is_self_contained_and_shows_what_is_there(tmp_path):
@@ -41,6 +46,58 @@ def test_report_is_self_contained_and_shows_what_is_there(tmp_path):
     assert page.count("data:image/png;base64,") == 3
     assert page.count("<svg") == 2
     assert not re.search(r"""(src|href)=["']?https?:""", page)
+
+
+def test_a_part_of_a_summary_is_enough(tmp_path):
+    summary = {"retrieval": {"top1": 0.25}, "autoencoder": {"parameters": 3}, "held_out": []}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    page = write_report(tmp_path).read_text()
+    assert "25.0%" in page
+    assert "Held out" not in page
+
+
+def test_a_run_that_diverged_has_a_report(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,train/loss,loss_t/03\n1,1.0,0.0\n2,nan,\n3,inf,nan\n4,-1,1\n")
+    page = write_report(tmp_path).read_text()
+    assert "<h2>" not in page or "<svg" in page
+
+
+def test_many_misses_are_folded_and_all_there(tmp_path):
+    misses = [{"caption": f"c{i}", "got": "x"} for i in range(57)]
+    (tmp_path / "summary.json").write_text(json.dumps({"retrieval": {"misses": misses}}))
+    page = write_report(tmp_path).read_text()
+    assert "<summary>the 57 misses" in page
+    assert all(f"<td>c{i}</td>" in page for i in range(57))
+
+
+def test_held_out_captions_are_judged_below_their_images(tmp_path):
+    held = [
+        {"caption": "green heart", "nearest": "green heart", "correct": True},
+        {"caption": "purple square", "nearest": "blue square", "correct": False},
+    ]
+    (tmp_path / "summary.json").write_text(json.dumps({"held_out": held}))
+    (tmp_path / "samples").mkdir()
+    images = make_grid(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), columns=2)
+    save_png(images, tmp_path / "samples" / "held_out.png", {"prompts": "green heart\npurple square"})
+    page = write_report(tmp_path).read_text()
+    assert "1 of 2" in page
+    assert "green heart<br><b class=yes>right" in page
+    assert "purple square<br><b class=no>nearest: blue square" in page
+
+
+def test_the_strip_shows_first_and_last_of_many_grids(tmp_path):
+    (tmp_path / "samples").mkdir()
+    for step in (*range(100, 3100, 100), "final"):
+        Image.new("RGB", (4, 4)).save(tmp_path / "samples" / f"step_{step}.png")
+    page = write_report(tmp_path).read_text()
+    steps = re.findall(r"<figcaption>step ([\d,]+)</figcaption>", page)
+    assert len(steps) == 9
+    assert "final" not in page
+
+
+def test_validation_loss_is_drawn_beside_training_loss(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,train/loss,val/loss\n1,2.0,\n2,1.0,1.5\n3,0.5,0.7\n")
+    assert ">validation</text>" in write_report(tmp_path).read_text()
 
 
 def test_metrics_are_read_by_column(tmp_path):

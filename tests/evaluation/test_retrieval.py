@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from ldm.evaluation.retrieval import retrieval
@@ -17,3 +18,8 @@ def test_rank_counts_the_nearer_references():
     assert found.rank.tolist() == [0, 3, 7]
     assert found.top1 == torch.tensor(1 / 3).item()
     assert found.top5 == torch.tensor(2 / 3).item()
+
+
+def test_another_size_is_an_error_that_names_both():
+    with pytest.raises(ValueError, match=r"\(3, 8, 8\), got \(3, 4, 4\)"):
+        retrieval(torch.zeros(2, 3, 4, 4), torch.zeros(5, 3, 8, 8), torch.tensor([0, 1]))

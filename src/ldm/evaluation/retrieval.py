@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 
@@ -30,14 +30,23 @@ class Retrieval:
         return (self.rank < 5).float().mean().item()
 
 
-def retrieval(images: Tensor, references: Tensor, targets: Int64[Tensor, " n"]) -> Retrieval:
+def retrieval(
+    images: Shaped[Tensor, "n c h w"], references: Shaped[Tensor, "m _ _ _"], targets: Int64[Tensor, " n"]
+) -> Retrieval:
     """Ranks all references by their Euclidean distance in pixels to each sample.
 
     Args:
         images: samples, (n, 3, h, w), any type.
         references: reference images, (m, 3, h, w), on the same scale.
         targets: index of the prompted reference of each sample.
+
+    Raises: ValueError if samples and references differ in size.
     """
+    if images.shape[1:] != references.shape[1:]:
+        raise ValueError(
+            f"images must be as large as the references, {tuple(references.shape[1:])}, "
+            f"got {tuple(images.shape[1:])} (data.image_size)"
+        )
     flat = references.flatten(1).float()
     nearest, rank = [], []
     for part, target in zip(images.split(256), targets.split(256), strict=True):

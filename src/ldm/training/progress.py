@@ -15,15 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ldm.utils.duration import duration
+
 FIRST_SECONDS = 3.0  # a first line, and with it an ETA, comes early
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 1h02m, 4m10s or 12s."""
-    s = round(seconds)
-    if s >= 3600:
-        return f"{s // 3600}h{s % 3600 // 60:02d}m"
-    return f"{s // 60}m{s % 60:02d}s" if s >= 60 else f"{s}s"
 
 
 class TrainingProgress(pl.Callback):
