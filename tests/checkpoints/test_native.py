@@ -109,7 +109,7 @@ def test_dtype_converts_weights_and_buffers(path: Path):
 
 def test_components_without_weights_are_stored_by_their_config(tmp_path: Path):
     config = {
-        "autoencoder": {"_target_": "ldm.models.identity.IdentityAutoencoder", "channels": 3},
+        "autoencoder": {"_target_": "ldm.models.identity.IdentityAutoencoder", "latent_channels": 3},
         "text_encoder": {"_target_": "ldm.models.text_encoder.NullTextEncoder"},
     }
     modules = {name: construct(node) for name, node in config.items()}

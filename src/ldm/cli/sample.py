@@ -67,7 +67,11 @@ def main(cfg: DictConfig) -> None:
     set_threads(cfg.threads)
     device = pick_device(cfg.device)
     pipeline = Text2ImagePipeline.from_pretrained(cfg.checkpoint).to(device)
-    arguments: dict[str, Any] = {name: OmegaConf.to_object(cfg)[name] for name in RECIPE}  # type: ignore[index, call-overload]
+    given = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(given, dict)
+    arguments = {name: given[name] for name in RECIPE}
+    for name in ("guidance_scale", "eta"):  # 4 on the command line is an int
+        arguments[name] = None if arguments[name] is None else float(arguments[name])
     images = pipeline(
         prompt=prompts,
         scheduler=_built(cfg.get("scheduler")),
