@@ -122,6 +122,19 @@ def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
     assert last[0] == last[1]
 
 
+def test_a_crashed_run_goes_on_bit_for_bit_from_its_last_checkpoint(finished, tmp_path):
+    """As after kill -9: only what the checkpoint callback wrote at step 30 is there."""
+    folder = tmp_path / "run"
+    given = f"first_stage.checkpoint={finished}/autoencoder.safetensors"
+    every = ["callbacks.checkpoint.every_n_train_steps=30", "callbacks.checkpoint.filename=mid"]
+    assert run(folder, given, "trainer.max_steps=37", "evaluation.retrieval=1", *every) == 0
+    (folder / "checkpoints" / "mid.ckpt").replace(folder / "checkpoints" / "last.ckpt")
+    assert checkpoint(folder)["global_step"] == 30
+    assert run(folder, given, "evaluation.retrieval=1") == 0
+    ours, theirs = checkpoint(folder)["state_dict"], checkpoint(finished)["state_dict"]
+    assert [key for key, value in theirs.items() if not torch.equal(ours[key], value)] == []
+
+
 def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
     folder = tmp_path / "run"
     given = f"first_stage.checkpoint={finished}/autoencoder.safetensors"

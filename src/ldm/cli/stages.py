@@ -134,9 +134,9 @@ class Run:
             return net
         module: AutoencoderTraining = build(stage.task)
         data = build(stage.data)
-        self.fit(
-            "autoencoder", module, data, folder, {"max_steps": stage.max_steps, "gradient_clip_val": None}
-        )
+        # the module clips and steps by itself
+        changes = {"max_steps": stage.max_steps, "gradient_clip_val": None, "accumulate_grad_batches": 1}
+        self.fit("autoencoder", module, data, folder, changes)
         self._finish_first_stage(module, data, saved)
         return module.ema
 

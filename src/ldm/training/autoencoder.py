@@ -143,6 +143,7 @@ class AutoencoderTraining(pl.LightningModule):
             weight = adaptive_weight(loss, fool, self.net.decoder.conv_out.weight)
             loss = loss + self.adversarial_weight * weight * fool
         self._optimise(0, loss, self.net)
+        update_twin(self.ema, self.net, self.ema_decay, self.global_step)
         if adversarial:
             self.discriminator.requires_grad_(True)
             real, fake = self.discriminator(image), self.discriminator(output.detach())
@@ -160,10 +161,6 @@ class AutoencoderTraining(pl.LightningModule):
         # Only the autoencoder's steps count as the run's steps.
         (optimizer if index == 0 else optimizer.optimizer).step()
         schedule.step()
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """The EMA twin follows."""
-        update_twin(self.ema, self.net, self.ema_decay, self.global_step)
 
     @torch.no_grad()
     def reconstruct(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

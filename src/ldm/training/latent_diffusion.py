@@ -173,9 +173,10 @@ class LatentDiffusion(pl.LightningModule):
         losses = self.diffusion.loss(lambda x_t, s: self.nets["backbone"](x_t, s, cond), x0, noise, t)
         return {"loss": losses.mean(), "loss_per_sample": losses.detach(), "t": t, "key": key}
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """The EMA twin follows."""
-        update_twin(self.ema, self.nets, self.ema_decay, self.global_step)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step, then the EMA twin follows: before any callback saves or draws, once per accumulation."""
+        super().optimizer_step(*args, **kwargs)
+        update_twin(self.ema, self.nets, self.ema_decay, self.global_step + 1)
 
     @torch.no_grad()
     def sample_images(self, captions: list[str], seed: int) -> Tensor:
