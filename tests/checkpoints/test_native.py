@@ -1,5 +1,7 @@
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,22 @@ def test_loading_draws_no_random_numbers(path: Path):
     before = torch.random.get_rng_state()
     load_model(path)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_loading_imports_no_compiler(path: Path):
+    code = f"""
+import sys
+from ldm.checkpoints import load_model
+load_model({str(path)!r})
+print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_file_has_the_permissions_of_any_other(path: Path):
+    (path.parent / "other").touch()
+    assert path.stat().st_mode == (path.parent / "other").stat().st_mode
 
 
 def test_half_precision_halves_the_file_and_rounds_once(tmp_path: Path, components: dict[str, nn.Module]):

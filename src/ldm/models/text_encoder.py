@@ -111,7 +111,7 @@ class TinyTextEncoder(TextEncoder):
         self.max_length = max_length
         self.token = nn.Embedding(CLIP_VOCABULARY, token_dim)
         self.project = nn.Linear(token_dim, width)
-        self.position = nn.Parameter(0.02 * torch.randn(max_length, width))
+        self.position = nn.Parameter(nn.init.normal_(torch.empty(max_length, width), std=0.02))
         self.layers = nn.ModuleList(
             TransformerBlock(width, num_heads, context_dim=None) for _ in range(layers)
         )

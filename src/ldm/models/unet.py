@@ -64,6 +64,10 @@ def _time_embed(width: int, embedding_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, embedding_dim), nn.SiLU(), nn.Linear(embedding_dim, embedding_dim))
 
 
+def _position(width: int, size: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.normal_(torch.empty(width, size, size), std=0.02))
+
+
 @dataclass(frozen=True)
 class _Builder:
     """Makes the levels of one U-Net from what all of them share; the arguments are the U-Net's."""
@@ -181,7 +185,7 @@ class UNet(nn.Module):
             self.pooled_embed = nn.Linear(pooled_dim, embedding_dim)
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
         if position_size is not None:
-            self.position = nn.Parameter(0.02 * torch.randn(channels[0], position_size, position_size))
+            self.position = _position(channels[0], position_size)
         self.has_position, self.position_size = position_size is not None, position_size
         build = _Builder(
             embedding_dim, norm_groups, dropout, context_dim, transformer_depth, linear_projection
