@@ -212,6 +212,13 @@ def test_backgrounds_are_drawn_by_key_and_visit_as_often_as_asked():
     assert not torch.equal(colours[0], coloured(seed=6, held_out_pairs=0.0).background(key, 0))
 
 
+def test_captions_have_every_word_of_training():
+    data = coloured(hold_out=HELD_OUT)
+    words = set(" ".join(data.captions()).split())
+    seen = {word for batch in epochs(data, 4) for caption in batch["caption"] for word in caption.split()}
+    assert seen == words
+
+
 def test_validation_emoji_are_never_trained_on():
     data = EmojiData(batch_size=32, image_size=16, validation_fraction=0.1)
     assert 90 < len(data.validation_images()) < 180

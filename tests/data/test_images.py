@@ -28,6 +28,10 @@ def test_caption_key_and_image_belong_together():
     assert torch.equal(pixels(batch)[:, 0, 0, 0], batch["key"])
 
 
+def test_captions_are_the_different_ones():
+    assert sorted(Numbered().captions()) == sorted(f"number {k}" for k in range(100))
+
+
 def test_flips_mirror_and_depend_on_key_and_visit():
     data, key = Numbered(flip=0.5), torch.arange(1, 100)
     mirrored = torch.stack([pixels(data.get(key, visit))[:, 0, 0, 0] == 0 for visit in range(50)])

@@ -125,6 +125,39 @@ def test_tiny_trains_every_parameter():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
 
 
+def test_a_vocabulary_of_its_own_changes_no_known_word():
+    full, own = tiny(), tiny(vocabulary_size=32)
+    own.learn_vocabulary(lambda: ["red heart", "pizza on a light blue background"])
+    known = own.vocabulary[own.vocabulary < CLIP_VOCABULARY]
+    state = full.state_dict() | {"vocabulary": own.vocabulary}
+    state["token.weight"] = torch.zeros_like(own.token.weight)
+    state["token.weight"][: len(known)] = full.token.weight[known]
+    own.load_state_dict(state)
+    captions = ["blue pizza", "red background on a heart", ""]
+    theirs = full.encode(captions)
+    assert torch.equal(own.encode(captions).tokens, theirs.tokens)
+    assert torch.equal(own.encode(captions).pooled, theirs.pooled)
+
+
+def test_words_outside_the_vocabulary_say_nothing():
+    encoder = tiny(vocabulary_size=16)
+    encoder.learn_vocabulary(lambda: ["red heart"])
+    tokens = encoder.encode(["red penguin", "red zebra", "red heart"]).tokens
+    assert torch.equal(tokens[0], tokens[1])
+    assert not torch.equal(tokens[0], tokens[2])
+
+
+def test_a_vocabulary_that_is_too_small_says_how_many_words_there_are():
+    message = r"vocabulary_size must be at least 5 .*, got 4; .* \(text_encoder\.vocabulary_size\)"
+    with pytest.raises(ValueError, match=message):  # red, heart, start, end and padding
+        tiny(vocabulary_size=4).learn_vocabulary(lambda: ["red heart"])
+
+
+def test_without_a_vocabulary_of_its_own_no_captions_are_asked_for():
+    for encoder in (tiny(), NullTextEncoder()):
+        encoder.learn_vocabulary(lambda: pytest.fail("asked for captions"))
+
+
 def test_null_gives_no_condition():
     cond = NullTextEncoder().encode(CAPTIONS)
     assert cond.tokens is None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm.checkpoints.construct import construct
 from ldm.diffusion.conditioning import Conditioning
-from ldm.models.unet import UNet
+from ldm.models.unet import Layout, UNet
 
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
 CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -95,7 +95,7 @@ def test_output_starts_at_zero():
 
 
 def test_rows_do_not_depend_on_each_other():
-    net = randomised(UNet(**TINY, pooled_dim=3, position_size=4))
+    net = randomised(UNet(**TINY, pooled_dim=3, position_size=4, layout_rank=5))
     x_t, t, cond = inputs(net, batch=3)
     out = net(x_t, t, cond)
     for i in range(3):
@@ -106,7 +106,7 @@ def test_rows_do_not_depend_on_each_other():
 
 
 def test_every_input_matters():
-    net = randomised(UNet(**TINY, pooled_dim=3, position_size=4))
+    net = randomised(UNet(**TINY, pooled_dim=3, position_size=4, layout_rank=5))
     x_t, t, cond = inputs(net)
     out = net(x_t, t, cond)
     for other in (
@@ -119,8 +119,26 @@ def test_every_input_matters():
         assert (other - out).abs().max() > 1e-4
 
 
+def test_the_layout_is_a_weighted_sum_of_its_maps():
+    layout, pooled = Layout(pooled_dim=3, rank=5, channels=2, size=4), torch.randn(6, 3)
+    expected = sum(layout.weights(pooled)[:, k, None, None, None] * layout.maps[k] for k in range(5))
+    assert torch.allclose(layout(pooled), expected, atol=1e-6)
+
+
+def test_the_layout_stands_beside_the_position_table():
+    """Two nets, one with the layout's map as position table: they agree for that one condition."""
+    net = randomised(UNet(**TINY, pooled_dim=3, position_size=4, layout_rank=5))
+    x_t, t, cond = inputs(net, batch=1)
+    other = UNet(**TINY, pooled_dim=3, position_size=4).eval()
+    state = net.state_dict()
+    state["position"] = state["position"] + net.layout(cond.pooled)[0].detach()
+    other.load_state_dict({k: v for k, v in state.items() if not k.startswith("layout")})
+    assert torch.allclose(net(x_t, t, cond), other(x_t, t, cond), atol=1e-5)
+
+
 def test_every_parameter_has_a_gradient():
-    net = randomised(UNet(**TINY, pooled_dim=3, position_size=4, linear_projection=True, transformer_depth=2))
+    more = {"pooled_dim": 3, "position_size": 4, "layout_rank": 5}
+    net = randomised(UNet(**TINY, **more, linear_projection=True, transformer_depth=2))
     net(*inputs(net)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
@@ -133,6 +151,10 @@ def test_every_parameter_has_a_gradient():
         ({"mid_attention": "all"}, r"got \['all'\]"),
         ({"num_heads": [2]}, r"num_heads must be one number or 2.*got \[2\] \(backbone\.num_heads\)"),
         ({"num_heads": 3}, r"num_heads must divide the width 16, got 3"),
+        (
+            {"layout_rank": 2, "pooled_dim": 3},
+            r"layout_rank=2 needs .*, got 3 and None \(backbone\.layout_rank\)",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(changes: dict[str, Any], message: str):

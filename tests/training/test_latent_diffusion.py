@@ -7,7 +7,7 @@ import torch
 from ldm.diffusion import prediction, schedule, time_sampling, timesteps, weighting
 from ldm.diffusion.process import Diffusion
 from ldm.models.identity import IdentityAutoencoder
-from ldm.models.text_encoder import ClassEncoder, NullTextEncoder
+from ldm.models.text_encoder import CLIP_VOCABULARY, ClassEncoder, NullTextEncoder, TinyTextEncoder
 from ldm.models.unet import UNet
 from ldm.schedulers.ddim import DDIM
 from ldm.training.latent_diffusion import LatentCache, LatentDiffusion
@@ -103,6 +103,18 @@ def test_sample_i_of_a_call_depends_on_seed_and_i_only():
     all_four = net.sample_images(CAPTIONS, seed=3)
     assert torch.equal(net.sample_images(CAPTIONS[:2], seed=3), all_four[:2])
     assert not torch.equal(net.sample_images(CAPTIONS, seed=4), all_four)
+
+
+def test_both_twins_learn_the_words_of_the_data():
+    text = partial(
+        TinyTextEncoder, width=16, layers=1, num_heads=2, max_length=8, token_dim=4, vocabulary_size=16
+    )
+    net = module(text_encoder=text)
+    net._trainer.datamodule.captions = lambda: CAPTIONS
+    net.on_fit_start()
+    for nets in (net.nets, net.ema):
+        vocabulary = net.text_encoder(nets).vocabulary
+        assert (vocabulary < CLIP_VOCABULARY).sum() == len(CAPTIONS) + 3  # start, end and padding
 
 
 def test_frozen_nets_are_in_no_state_dict_and_no_optimizer():

@@ -76,6 +76,10 @@ class MemoryData(pl.LightningDataModule):
         """The samples with these keys at their visit-th time."""
         raise TypeError(f"{type(self).__name__} does not define get")
 
+    def captions(self) -> list[str]:
+        """Captions with every word that training shows."""
+        raise TypeError(f"{type(self).__name__} does not define captions")
+
     # What follows.
 
     @property

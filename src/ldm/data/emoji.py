@@ -147,6 +147,12 @@ class EmojiData(MemoryData):
         name = self.names[key]
         return name if colour == 0 else f"{name} on a {self.background_names[colour - 1]} background"
 
+    def captions(self) -> list[str]:
+        """The emoji trained on, on white, and one of them on each background."""
+        keys = self._keys.tolist()
+        backgrounds = [self.caption(keys[0], colour + 1) for colour in range(len(self.background_names))]
+        return [self.names[key] for key in keys] + backgrounds
+
     def background(self, key: Int64[Tensor, " b"], visit: int) -> Int64[Tensor, " b"]:
         """Index of the background at a visit: 0 white, 1.. the colours; a held-out pair becomes white."""
         if self.background_probability == 0:

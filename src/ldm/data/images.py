@@ -61,6 +61,10 @@ class CaptionedImages(MemoryData):
         self.held()
         return self._keys
 
+    def captions(self) -> list[str]:
+        """The different captions of the images."""
+        return sorted(set(self.held()[1]))
+
     def get(self, key: Int64[Tensor, " b"], visit: int) -> Batch:
         """The images, some of them mirrored at this visit."""
         images, captions = self.held()

@@ -1,12 +1,13 @@
 """Text encoders: captions -> Conditioning (tokens, pooled)."""
 
 import importlib.util
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ldm.diffusion.conditioning import Conditioning
@@ -59,6 +60,9 @@ class TextEncoder(nn.Module):
         """Conditioning of b captions: tokens (b, l, context_dim) and pooled (b, pooled_dim)."""
         raise TypeError(f"{type(self).__name__} does not define encode")
 
+    def learn_vocabulary(self, captions: Callable[[], list[str]]) -> None:
+        """Takes note of the words of the training captions, if the encoder keeps a vocabulary."""
+
 
 class NullTextEncoder(TextEncoder):
     """No condition: an unconditional model."""
@@ -98,18 +102,30 @@ class TinyTextEncoder(TextEncoder):
         layers: transformer layers.
         num_heads: attention heads.
         max_length: tokens per caption, start and end included; longer captions are cut.
-        token_dim: width of the token table, projected to `width`; small tables keep the checkpoint small.
+        token_dim: width of the token table, projected to `width`.
+        vocabulary_size: rows of the token table, for the tokens of training captions (`learn_vocabulary`);
+            others say nothing. None has a row for each of CLIP's 49,408 tokens.
     """
 
     trainable = True
+    vocabulary: Tensor
 
     def __init__(
-        self, width: int, layers: int, num_heads: int, max_length: int = 77, token_dim: int = 32
+        self,
+        width: int,
+        layers: int,
+        num_heads: int,
+        max_length: int = 77,
+        token_dim: int = 32,
+        vocabulary_size: int | None = None,
     ) -> None:
         super().__init__()
         self.context_dim = self.pooled_dim = width
-        self.max_length = max_length
-        self.token = nn.Embedding(CLIP_VOCABULARY, token_dim)
+        self.max_length, self.vocabulary_size = max_length, vocabulary_size
+        self.token = nn.Embedding(vocabulary_size or CLIP_VOCABULARY, token_dim)
+        if vocabulary_size is not None:
+            # sorted ids; places that are left over hold an id that no token has
+            self.register_buffer("vocabulary", torch.full((vocabulary_size,), CLIP_VOCABULARY))
         self.project = nn.Linear(token_dim, width)
         self.position = nn.Parameter(nn.init.normal_(torch.empty(max_length, width), std=0.02))
         self.layers = nn.ModuleList(
@@ -117,15 +133,39 @@ class TinyTextEncoder(TextEncoder):
         )
         self.norm = nn.LayerNorm(width)
 
+    def learn_vocabulary(self, captions: Callable[[], list[str]]) -> None:
+        """Gives each token of the captions a row of the table.
+
+        Raises: ValueError if there are more tokens than rows.
+        """
+        if self.vocabulary_size is None:
+            return
+        found = torch.cat([_tokenize(caption, self.max_length) for caption in {*captions(), ""}]).unique()
+        if len(found) > self.vocabulary_size:
+            raise ValueError(
+                f"vocabulary_size must be at least {len(found)} for the tokens of these captions, got "
+                f"{self.vocabulary_size}; null has room for all (text_encoder.vocabulary_size)"
+            )
+        self.vocabulary.fill_(CLIP_VOCABULARY)
+        self.vocabulary[: len(found)] = found
+
     def tokenize(self, captions: list[str]) -> Int[Tensor, "b l"]:
-        """Token ids of the captions, start and end marked, padded with 0."""
+        """CLIP's token ids of the captions, start and end marked, padded with 0."""
         ids = torch.stack([_tokenize(c, self.max_length) for c in captions])
         return ids.to(self.token.weight.device)
+
+    def embed(self, ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l e"]:
+        """Rows of the token table; zeros for a token that is not in the vocabulary."""
+        if self.vocabulary_size is None:
+            return self.token(ids)
+        row = torch.searchsorted(self.vocabulary, ids).clamp(max=self.vocabulary_size - 1)
+        known = (self.vocabulary[row] == ids)[:, :, None]
+        return self.token(row) * known
 
     def encode(self, captions: list[str]) -> Conditioning:
         """Returns all tokens and, as pooled vector, their mean over the caption without padding."""
         ids = self.tokenize(captions)
-        h = self.project(self.token(ids)) + self.position
+        h = self.project(self.embed(ids)) + self.position
         for layer in self.layers:
             h = layer(h)
         h = self.norm(h)

@@ -68,6 +68,31 @@ def _position(width: int, size: int) -> nn.Parameter:
     return nn.Parameter(nn.init.normal_(torch.empty(width, size, size), std=0.02))
 
 
+class Layout(nn.Module):
+    """A feature map made of the pooled condition: `rank` learned maps, weighted by a net of two layers.
+
+    What a spatially constant embedding says about *where* has to be worked out by the convolutions; this path
+    says it at once. On small data the captions are told apart ten times sooner (experiments/emoji_large).
+
+    Args:
+        pooled_dim: channels of the pooled condition.
+        rank: number of maps, and width of the net.
+        channels: channels of the feature map.
+        size: its height and width.
+    """
+
+    def __init__(self, pooled_dim: int, rank: int, channels: int, size: int) -> None:
+        super().__init__()
+        self.weights = nn.Sequential(
+            nn.Linear(pooled_dim, rank), nn.SiLU(), nn.Linear(rank, rank), nn.LayerNorm(rank)
+        )
+        self.maps = nn.Parameter(nn.init.normal_(torch.empty(rank, channels, size, size), std=0.02))
+
+    def forward(self, pooled: Float[Tensor, "b p"]) -> Float[Tensor, "b c h w"]:
+        """The weighted sum of the maps."""
+        return (self.weights(pooled) @ self.maps.flatten(1)).unflatten(1, self.maps.shape[1:])
+
+
 @dataclass(frozen=True)
 class _Builder:
     """Makes the levels of one U-Net from what all of them share; the arguments are the U-Net's."""
@@ -152,6 +177,8 @@ class UNet(nn.Module):
         pooled_dim: channels of a pooled condition added to the time embedding; None when there is none.
         position_size: height and width of a learned position table added after the first convolution; None
             for none.
+        layout_rank: number of learned maps that the pooled condition weights, added beside the position table
+            (`Layout`); None for none.
         norm_groups: groups of all GroupNorms.
         dropout: dropout inside the residual blocks.
     """
@@ -172,6 +199,7 @@ class UNet(nn.Module):
         linear_projection: bool = False,
         pooled_dim: int | None = None,
         position_size: int | None = None,
+        layout_rank: int | None = None,
         norm_groups: int = 32,
         dropout: float = 0.0,
     ) -> None:
@@ -187,6 +215,14 @@ class UNet(nn.Module):
         if position_size is not None:
             self.position = _position(channels[0], position_size)
         self.has_position, self.position_size = position_size is not None, position_size
+        self.has_layout = layout_rank is not None
+        if layout_rank is not None:
+            if pooled_dim is None or position_size is None:
+                raise ValueError(
+                    f"layout_rank={layout_rank} needs pooled_dim and position_size, got {pooled_dim} and "
+                    f"{position_size} (backbone.layout_rank)"
+                )
+            self.layout = Layout(pooled_dim, layout_rank, channels[0], position_size)
         build = _Builder(
             embedding_dim, norm_groups, dropout, context_dim, transformer_depth, linear_projection
         )
@@ -229,6 +265,8 @@ class UNet(nn.Module):
         h = self.conv_in(x_t)
         if self.has_position:
             h = h + self.position
+        if self.has_layout:
+            h = h + self.layout(cond.pooled)
         skips = [h]
         for level in cast(Iterable[Level], self.down):
             for i in range(len(level.resnets)):

@@ -133,9 +133,11 @@ class LatentDiffusion(pl.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.nets.parameters(), gradient_clip_val)
 
     def on_fit_start(self) -> None:
-        """Moves the frozen nets to the device."""
+        """Moves the frozen nets to the device; a text encoder that is trained learns its vocabulary."""
         for net in self._frozen:
             net.to(self.device)
+        for nets in (self.nets, self.ema):
+            self.text_encoder(nets).learn_vocabulary(self.trainer.datamodule.captions)
 
     @torch.no_grad()
     def latents(self, batch: dict[str, Any], visit: int) -> Float[Tensor, "b c h w"]:
