@@ -70,6 +70,7 @@ def plain(cfg) -> float:
         datamodule, accumulate_grad_batches, global_step = data, 1, 0
 
     module._trainer = Trainer()
+    module.on_fit_start()
     batches = iter(data.train_dataloader())
     times = []
     for i in range(STEPS):

@@ -1,6 +1,9 @@
 """`experiment=tiny` from end to end: files, sampling, stopping and going on, mistakes."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +136,28 @@ def test_a_crashed_run_goes_on_bit_for_bit_from_its_last_checkpoint(finished, tm
     assert run(folder, given, "evaluation.retrieval=1") == 0
     ours, theirs = checkpoint(folder)["state_dict"], checkpoint(finished)["state_dict"]
     assert [key for key, value in theirs.items() if not torch.equal(ours[key], value)] == []
+
+
+def test_two_processes_train_as_one_and_wandb_has_a_run_for_each_stage(finished, tmp_path):
+    folder = tmp_path / "run"
+    options = ["trainer=ddp", "trainer.accelerator=cpu", "logger=wandb", "first_stage.max_steps=40"]
+    options += ["trainer.max_steps=20", "evaluation.retrieval=1", f"hydra.run.dir={folder}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ldm.cli.train", *TINY, *options],
+        env=os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report: ") + done.stderr.count("report: ") == 1
+    for stage in ("autoencoder", "."):
+        ours, theirs = (read_metrics(f / stage / "metrics.csv")["train/loss"][:2] for f in (folder, finished))
+        assert [step for step, _ in ours] == [10, 20]
+        assert dict(ours) == pytest.approx(dict(theirs), rel=1e-3)
+    assert len(list(folder.rglob("offline-run-*"))) == 2
+    assert list((folder / "wandb").glob("offline-run-*"))
 
 
 def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):

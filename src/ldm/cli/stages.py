@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -19,7 +20,7 @@ from ldm.cli.config import ConfigError, build
 from ldm.cli.summary import machine, revision
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.latent_diffusion import LatentDiffusion
-from ldm.utils.device import set_threads
+from ldm.utils.device import has_bf16, set_threads
 from ldm.utils.files import write_text
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Run:
         path = checkpoint if checkpoint.is_file() else None
         callbacks = [build(node) for node in cfg.callbacks.values()]
         logger = [build(node) for node in cfg.logger.values()]
-        trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
+        trainer = build(cfg.trainer, callbacks=callbacks, logger=logger, precision=self._precision())
         if path is not None:
             step = int(torch.load(path, weights_only=True, mmap=True, map_location="cpu")["global_step"])
             log.info("%s: going on at step %d of %s", stage, step, path)
@@ -112,9 +113,22 @@ class Run:
             data.resume(step * trainer.accumulate_grad_batches)
         with self.timed(stage):
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-            if trainer.global_step < trainer.max_steps:
+            interrupted = any(getattr(callback, "interrupted", False) for callback in callbacks)
+            if interrupted or trainer.global_step < trainer.max_steps:
                 raise KeyboardInterrupt
             trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=False)
+        for each in trainer.loggers:  # W&B would log the next stage into the same run
+            if isinstance(each, WandbLogger):
+                each.experiment.finish()
+
+    def _precision(self) -> str:
+        """The precision asked for; float32 in place of a bfloat16 that would only be emulated."""
+        wanted: str = self.cfg.trainer.precision
+        kind = {"gpu": "cuda"}.get(self.cfg.trainer.accelerator, self.cfg.trainer.accelerator)
+        if wanted != "bf16-mixed" or kind not in ("cpu", "cuda") or has_bf16(torch.device(kind)):
+            return wanted
+        log.info("this %s has no bfloat16: training in float32 (trainer.precision)", kind)
+        return "32-true"
 
     def _first_stage(self) -> nn.Module:
         """The frozen autoencoder: read from a file, trained in this run, or built as it is."""
@@ -148,6 +162,8 @@ class Run:
         statistics = module.latent_statistics(data.training_images(), self.cfg.first_stage.whitening)
         module.ema.set_latent_statistics(statistics["scaling_factor"], statistics["shift_factor"])
         self.autoencoder_node |= statistics
+        if not self._is_main_process():
+            return
         images = data.validation_images()
         output = module.reconstruct(images)
         score = float(psnr(output, images).mean())
@@ -169,6 +185,8 @@ class Run:
         module: LatentDiffusion = build(self.cfg.task, autoencoder=autoencoder)
         data = build(self.cfg.data)
         self.fit("latent diffusion", module, data, self.dir, {})
+        if not self._is_main_process():
+            return
         path = self.dir / "model.safetensors"
         save_model(path, module.components(), self.model_config(), dtype=torch.float16)
         self.summary["latent_diffusion"] = {
