@@ -145,6 +145,8 @@ def test_words_outside_the_vocabulary_say_nothing():
     tokens = encoder.encode(["red penguin", "red zebra", "red heart"]).tokens
     assert torch.equal(tokens[0], tokens[1])
     assert not torch.equal(tokens[0], tokens[2])
+    assert sorted(encoder.unknown_words(["red penguin", "zebra heart", "red"])) == ["penguin", "zebra"]
+    assert tiny().unknown_words(["red penguin"]) == []
 
 
 def test_a_vocabulary_that_is_too_small_says_how_many_words_there_are():

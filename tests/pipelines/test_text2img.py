@@ -267,6 +267,16 @@ def test_a_negative_prompt_without_guidance_warns(
     assert "no effect" in caplog.text
 
 
+def test_words_that_the_model_has_never_seen_are_named(caplog: pytest.LogCaptureFixture):
+    pipeline = make(text_encoder=CONFIG["text_encoder"] | {"vocabulary_size": 8})
+    pipeline.text_encoder.learn_vocabulary(lambda: ["red heart"])
+    with caplog.at_level(logging.WARNING):
+        pipeline("red heart")
+        assert caplog.text == ""
+        pipeline(["red zebra", "red zebra"])
+    assert caplog.text.count("this model has not seen zebra in training") == 1
+
+
 def test_nan_names_step_and_module():
     pipeline = make()
     pipeline.backbone.conv_out.bias.data[0] = float("nan")

@@ -63,6 +63,10 @@ class TextEncoder(nn.Module):
     def learn_vocabulary(self, captions: Callable[[], list[str]]) -> None:
         """Takes note of the words of the training captions, if the encoder keeps a vocabulary."""
 
+    def unknown_words(self, captions: list[str]) -> list[str]:
+        """The words (or parts of words) of the captions that say nothing to the encoder."""
+        return []
+
 
 class NullTextEncoder(TextEncoder):
     """No condition: an unconditional model."""
@@ -148,6 +152,14 @@ class TinyTextEncoder(TextEncoder):
             )
         self.vocabulary.fill_(CLIP_VOCABULARY)
         self.vocabulary[: len(found)] = found
+
+    def unknown_words(self, captions: list[str]) -> list[str]:
+        """The tokens of the captions that are not in the vocabulary, each once."""
+        if self.vocabulary_size is None:
+            return []
+        ids = self.tokenize(captions)
+        missing = ids[~torch.isin(ids, self.vocabulary)].unique().tolist()
+        return [clip_tokenizer().decode([token]).strip() for token in missing]
 
     def tokenize(self, captions: list[str]) -> Int[Tensor, "b l"]:
         """CLIP's token ids of the captions, start and end marked, padded with 0."""

@@ -90,6 +90,10 @@ class Text2ImagePipeline(Pipeline):
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {OUTPUTS}, got {output!r} (output)")
         prompts = [p for p in as_prompts(prompt, "prompt") for _ in range(num_images_per_prompt)]
+        if unknown := self.text_encoder.unknown_words(sorted(set(prompts))):
+            log.warning(
+                "this model has not seen %s in training and leaves it out (prompt)", ", ".join(unknown)
+            )
         steps = self.sampling["num_inference_steps"] if num_inference_steps is None else num_inference_steps
         make_grid = timesteps or self.sampling["timesteps"]
         job = _Job(
