@@ -1,13 +1,17 @@
 """What Lightning, our callbacks and the CSV cost per step, against a plain loop over the same module.
 
-Both do the same work: batch, draws, forward, backward, clipping, AdamW, learning rate, EMA. The net is tiny,
+All do the same work: batch, draws, forward, backward, clipping, AdamW, learning rate, EMA. The net is tiny,
 so that the overhead shows; one thread, and its CPU time, which other work on the machine disturbs least.
+"usual" is the loop as it is mostly written: clipping and EMA ask the modules for their parameters each step.
 Run: python experiments/benchmarks/training_overhead.py
 """
 
 import statistics
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from hydra import compose, initialize_config_module
@@ -16,9 +20,10 @@ from ldm.cli.app import register_resolvers
 from ldm.cli.config import build
 from ldm.cli.stages import quieten_lightning
 from ldm.models.identity import IdentityAutoencoder
-from ldm.training.ema import update_twin
+from ldm.training.ema import MovingAverage
+from ldm.training.optim import parameters_of
 
-STEPS, ROUNDS = 400, 5
+STEPS, TURN = 1000, 10
 
 
 def config(folder: str):
@@ -41,29 +46,49 @@ def config(folder: str):
         return compose("train", overrides)
 
 
-def parts(cfg):
-    return build(cfg.task, autoencoder=IdentityAutoencoder()), build(cfg.data)
+class Turns:
+    """Lets threads go on in turn, a few steps each: the machine's drift then is the same for all of them.
+
+    Args:
+        count: number of threads.
+        steps: steps a turn.
+    """
+
+    def __init__(self, count: int, steps: int) -> None:
+        self.gates = [threading.Semaphore(i == 0) for i in range(count)]
+        self.steps = steps
+        self.times: list[list[float]] = [[] for _ in range(count)]
+
+    def stamper(self, index: int) -> Callable[[], None]:
+        """What thread `index` calls after each of its steps."""
+        done, start = 0, time.thread_time()
+
+        def stamp() -> None:
+            nonlocal done, start
+            done += 1
+            if done % self.steps:
+                return
+            self.times[index].append((time.thread_time() - start) / self.steps * 1e3)
+            self.gates[(index + 1) % len(self.gates)].release()
+            if done < STEPS:
+                self.gates[index].acquire()
+            start = time.thread_time()
+
+        return stamp
 
 
-def with_lightning(cfg) -> float:
-    module, data = parts(cfg)
-    callbacks = [build(node) for name, node in cfg.callbacks.items() if name != "checkpoint"]
-    logger = [build(node) for node in cfg.logger.values()]
+def with_lightning(cfg, stamp: Callable[[], None], bare: bool = False) -> None:
+    module, data = build(cfg.task, autoencoder=IdentityAutoencoder()), build(cfg.data)
+    names = [] if bare else [name for name in cfg.callbacks if name != "checkpoint"]
+    callbacks = [build(cfg.callbacks[name]) for name in names]
+    logger = False if bare else [build(node) for node in cfg.logger.values()]
     trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
-    times = []
-    step = module.on_train_batch_end
-
-    def stamped(*args, **kwargs):
-        step(*args, **kwargs)
-        times.append(time.process_time())
-
-    module.on_train_batch_end = stamped
+    module.on_train_batch_end = lambda *args, **kwargs: stamp()
     trainer.fit(module, datamodule=data)
-    return (times[-2] - times[20]) / (len(times) - 22) * 1e3  # the last step draws a grid
 
 
-def plain(cfg) -> float:
-    module, data = parts(cfg)
+def plain(cfg, stamp: Callable[[], None], usual: bool = False) -> None:
+    module, data = build(cfg.task, autoencoder=IdentityAutoencoder()), build(cfg.data)
     module.configure_model()
     made = module.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
@@ -73,32 +98,51 @@ def plain(cfg) -> float:
 
     module._trainer = Trainer()
     module.on_fit_start()
-    batches = iter(data.train_dataloader())
-    times = []
-    for i in range(STEPS):
-        loss = module.training_step(next(batches), i)["loss"]
+    average = MovingAverage(module.ema, module.nets, module.ema_decay)
+    for i, batch in zip(range(STEPS), data.train_dataloader(), strict=False):
+        loss = module.training_step(batch, i)["loss"]
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.nets.parameters(), cfg.trainer.gradient_clip_val)
+        clipped = module.nets.parameters() if usual else parameters_of(optimizer)
+        torch.nn.utils.clip_grad_norm_(clipped, cfg.trainer.gradient_clip_val)
         optimizer.step()
         schedule.step()
         Trainer.global_step = i + 1
-        update_twin(module.ema, module.nets, module.ema_decay, i + 1)
-        times.append(time.process_time())
-    return (times[-2] - times[20]) / (len(times) - 22) * 1e3
+        if usual:
+            average = MovingAverage(module.ema, module.nets, module.ema_decay)
+        average.update(i + 1)
+        stamp()
 
 
 def main() -> None:
     torch.set_num_threads(1)
     quieten_lightning()
-    rows = []
-    for _ in range(ROUNDS):
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append((plain(config(folder)), with_lightning(config(folder))))
-    loop, fit = (statistics.median(column) for column in zip(*rows, strict=True))
-    difference = statistics.median(b - a for a, b in rows)
-    print("| CPU ms a step | plain loop | ldm-train | difference | ratio |\n|---|---|---|---|---|")
-    print(f"| median of {ROUNDS} | {loop:.2f} | {fit:.2f} | {difference:+.2f} | {fit / loop:.3f} |")
+    loops = {
+        "plain loop": plain,
+        "plain loop, usual": partial(plain, usual=True),
+        "Lightning alone": partial(with_lightning, bare=True),
+        "ldm-train": with_lightning,
+    }
+    turns = Turns(len(loops), TURN)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = config(folder)
+
+        def run(index: int, loop: Callable[..., None]) -> None:
+            turns.gates[index].acquire()
+            loop(cfg, turns.stamper(index))
+
+        threads = [threading.Thread(target=run, args=item) for item in enumerate(loops.values())]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    print("| | CPU ms a step | over the plain loop | ratio |\n|---|---|---|---|")
+    reference = turns.times[0][2:]
+    for name, times in zip(loops, turns.times, strict=True):
+        pairs = list(zip(times[2:], reference, strict=True))
+        more, ratio = (statistics.median(x) for x in ([a - b for a, b in pairs], [a / b for a, b in pairs]))
+        print(f"| {name} | {statistics.median(times[2:]):.2f} | {more:+.2f} | {ratio:.3f} |")
+    print(f"\nmedians of {len(reference)} turns of {TURN} steps")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
 import torch
 from torch import nn
 
-from ldm.training.ema import twin_of, update_twin
+from ldm.training.ema import MovingAverage, twin_of
 
 
 def test_twin_follows_the_closed_form():
     net = nn.Linear(3, 2)
     twin = twin_of(net)
     expected = net.weight.detach().clone()
+    average = MovingAverage(twin, net, 0.5)
     for n in range(20):
         with torch.no_grad():
             net.weight.copy_(torch.full_like(net.weight, float(n)))
         d = min(0.5, (1 + n) / (10 + n))
         expected = d * expected + (1 - d) * n
-        update_twin(twin, net, 0.5, n)
+        average.update(n)
     torch.testing.assert_close(twin.weight, expected)
 
 
@@ -29,5 +30,5 @@ def test_buffers_are_copied():
     net = nn.BatchNorm1d(2)
     twin = twin_of(net)
     net(torch.randn(8, 2))
-    update_twin(twin, net, 0.9, 5)
+    MovingAverage(twin, net, 0.9).update(5)
     assert torch.equal(twin.running_mean, net.running_mean)

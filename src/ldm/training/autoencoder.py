@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from ldm.diffusion import random
 from ldm.models.vae import AutoencoderKL, Posterior
-from ldm.training.ema import twin_of, update_twin
-from ldm.training.optim import LRSchedule, optimizer_and_schedule
+from ldm.training.ema import MovingAverage, twin_of
+from ldm.training.optim import LRSchedule, optimizer_and_schedule, parameters_of
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
@@ -104,6 +104,7 @@ class AutoencoderTraining(pl.LightningModule):
         if self.global_step == 0 and self.net.patch_shortcut:
             self.net.init_shortcut(self.trainer.datamodule.training_images().to(self.device))
             self.ema.load_state_dict(self.net.state_dict())
+        self._average = MovingAverage(self.ema, self.net, self.ema_decay)
 
     def configure_optimizers(self) -> Any:
         """One optimizer for the autoencoder and, with an adversarial term, one for the discriminator."""
@@ -142,22 +143,22 @@ class AutoencoderTraining(pl.LightningModule):
             fool = -self.discriminator(output).mean()
             weight = adaptive_weight(loss, fool, self.net.decoder.conv_out.weight)
             loss = loss + self.adversarial_weight * weight * fool
-        self._optimise(0, loss, self.net)
-        update_twin(self.ema, self.net, self.ema_decay, self.global_step)
+        self._optimise(0, loss)
+        self._average.update(self.global_step)
         if adversarial:
             self.discriminator.requires_grad_(True)
             real, fake = self.discriminator(image), self.discriminator(output.detach())
             hinge = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
-            self._optimise(1, hinge, self.discriminator)
+            self._optimise(1, hinge)
         return {"loss": loss.detach(), "loss_per_sample": losses.detach(), "t": None, "key": key}
 
-    def _optimise(self, index: int, loss: Tensor, module: nn.Module) -> None:
+    def _optimise(self, index: int, loss: Tensor) -> None:
         optimizers, schedules = self.optimizers(), self.lr_schedulers()
         optimizer = optimizers[index] if isinstance(optimizers, list) else optimizers
         schedule = schedules[index] if isinstance(schedules, list) else schedules
         optimizer.zero_grad()
         self.manual_backward(loss)
-        torch.nn.utils.clip_grad_norm_(module.parameters(), self.gradient_clip)
+        torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), self.gradient_clip)
         # Only the autoencoder's steps count as the run's steps.
         (optimizer if index == 0 else optimizer.optimizer).step()
         schedule.step()

@@ -14,8 +14,8 @@ from ldm.diffusion.process import Diffusion
 from ldm.diffusion.sampling import sample
 from ldm.guidance.cfg import drop_captions, guide
 from ldm.models.text_encoder import TextEncoder
-from ldm.training.ema import twin_of, update_twin
-from ldm.training.optim import LRSchedule, optimizer_and_schedule
+from ldm.training.ema import MovingAverage, twin_of
+from ldm.training.optim import LRSchedule, optimizer_and_schedule, parameters_of
 
 GOLDEN_RATIO = 0.6180339887498949
 
@@ -130,14 +130,15 @@ class LatentDiffusion(pl.LightningModule):
     ) -> None:
         """Clips the norm of all gradients; Lightning's own refuses fused optimizers in bf16-mixed."""
         if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.nets.parameters(), gradient_clip_val)
+            torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), gradient_clip_val)
 
     def on_fit_start(self) -> None:
-        """Moves the frozen nets to the device; a text encoder that is trained learns its vocabulary."""
+        """Moves the frozen nets to the device, learns the vocabulary, readies the moving average."""
         for net in self._frozen:
             net.to(self.device)
         for nets in (self.nets, self.ema):
             self.text_encoder(nets).learn_vocabulary(self.trainer.datamodule.captions)
+        self._average = MovingAverage(self.ema, self.nets, self.ema_decay)
 
     @torch.no_grad()
     def latents(self, batch: dict[str, Any], visit: int) -> Float[Tensor, "b c h w"]:
@@ -178,7 +179,7 @@ class LatentDiffusion(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step, then the EMA twin follows: before any callback saves or draws, once per accumulation."""
         super().optimizer_step(*args, **kwargs)
-        update_twin(self.ema, self.nets, self.ema_decay, self.global_step + 1)
+        self._average.update(self.global_step + 1)
 
     @torch.no_grad()
     def sample_images(self, captions: list[str], seed: int) -> Tensor:

@@ -43,6 +43,11 @@ class LRSchedule:
         return warmup * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """All parameters of an optimizer; walking its modules at each step takes milliseconds."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 def optimizer_and_schedule(
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     parameters: Iterable[nn.Parameter],
