@@ -177,6 +177,7 @@ def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
         ("backbone.in_channels=5", "autoencoder.latent_channels"),
         ("backbone.context_dim=48", "text_encoder"),
         ("task.caption_dropout=0", "caption_dropout"),
+        ("text_encoder.vocabulary_size=4", "got 4; null has room for all (text_encoder.vocabulary_size)"),
         ("data=nothing", "data"),
         ("data.batch_size=many", "data.batch_size"),
         ("resume=/no/such.ckpt", "resume"),
@@ -188,6 +189,7 @@ def test_a_mistake_is_one_line_and_status_2(override, says, tmp_path, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert says in lines[0]
+    assert not (tmp_path / "run" / "autoencoder").exists()  # found before anything is trained
 
 
 def test_eps_with_zero_terminal_snr_is_refused(tmp_path, capsys):

@@ -20,6 +20,15 @@ def test_the_file_is_not_there_before_the_end(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"1"
 
 
+def test_the_file_has_the_mode_that_the_umask_allows(tmp_path):
+    """The safetensors library, for one, makes its files private."""
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_bytes(b"1")
+        temporary.chmod(0o600)
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
     (tmp_path / "a").write_text("old")
 

@@ -3,8 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ldm.checkpoints.construct import construct
+from ldm.utils.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -36,27 +36,6 @@ class LoadedModel:
 
     config: dict[str, Any]
     components: dict[str, nn.Module]
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path` that takes its place once it is written and on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the umask allows; safetensors makes files private
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # makes the new name last, too
-    finally:
-        os.close(folder)
 
 
 def _tensors(components: Mapping[str, nn.Module], dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -101,7 +80,7 @@ def save_model(
         raise ValueError(f"the config of a model must hold plain types only: {error}") from error
     metadata = {"format": "ldm", "version": version("ldm"), "config": text}
     tensors = _tensors(components, dtype)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, metadata)
         except SafetensorError as error:

@@ -61,9 +61,10 @@ class Run:
         OmegaConf.save(self.cfg, self.dir / "config.yaml", resolve=True)
         self._recall_summary()
         self.autoencoder_node = plain(self.cfg.autoencoder)
+        data = None if self.cfg.task is None else self._captioned_data()
         autoencoder = self._first_stage()
-        if self.cfg.task is not None:
-            self._diffusion(autoencoder)
+        if data is not None:
+            self._diffusion(autoencoder, data)
         if self._is_main_process():
             from ldm.evaluation.report import write_report
 
@@ -178,12 +179,19 @@ class Run:
         save_model(path, {"autoencoder": module.ema}, {"autoencoder": self.autoencoder_node})
         self._save_summary()
 
-    def _diffusion(self, autoencoder: nn.Module) -> None:
+    def _captioned_data(self) -> Any:
+        """The data of the diffusion model, once it is sure that the text encoder has room for its words."""
+        data = build(self.cfg.data)
+        with torch.device("meta"):
+            text_encoder = build(self.cfg.text_encoder)()
+        text_encoder.learn_vocabulary(data.captions)
+        return data
+
+    def _diffusion(self, autoencoder: nn.Module, data: Any) -> None:
         """Trains the diffusion model, writes it, samples and scores it."""
         from ldm.cli.scores import score
 
         module: LatentDiffusion = build(self.cfg.task, autoencoder=autoencoder)
-        data = build(self.cfg.data)
         self.fit("latent diffusion", module, data, self.dir, {})
         if not self._is_main_process():
             return
