@@ -24,8 +24,8 @@ class Run:
             is_global_zero=True,
             accumulate_grad_batches=accumulate,
         )
-        self.module = Mock(spec=pl.LightningModule, batch_size=8)
-        self.progress = TrainingProgress("demo", every_seconds=every_seconds)
+        self.module = Mock(spec=pl.LightningModule, batch_size=8, stage="demo")
+        self.progress = TrainingProgress(every_seconds=every_seconds)
         self.progress.on_train_start(self.trainer, self.module)
 
     def batch_end(self, step, loss=0.5, seconds=1.0):

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
@@ -81,12 +80,11 @@ class Run:
         self._save_summary()
 
     def fit(
-        self, stage: str, module: pl.LightningModule, data: Any, folder: Path, changes: dict[str, Any]
+        self, module: AutoencoderTraining | LatentDiffusion, data: Any, folder: Path, changes: dict[str, Any]
     ) -> None:
         """Fits a module, from its last checkpoint if the run directory has one.
 
         Args:
-            stage: its name in messages and timings.
             module: what is trained.
             data: its data module.
             folder: where checkpoints and metrics go.
@@ -106,13 +104,13 @@ class Run:
         trainer = build(cfg.trainer, callbacks=callbacks, logger=logger, precision=self._precision())
         if path is not None:
             step = int(torch.load(path, weights_only=True, mmap=True, map_location="cpu")["global_step"])
-            log.info("%s: going on at step %d of %s", stage, step, path)
+            log.info("%s: going on at step %d of %s", module.stage, step, path)
             if step >= trainer.max_steps:
                 module.configure_model()
                 module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
                 return
             data.resume(step * trainer.accumulate_grad_batches)
-        with self.timed(stage):
+        with self.timed(module.stage):
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             interrupted = any(getattr(callback, "interrupted", False) for callback in callbacks)
             if interrupted or trainer.global_step < trainer.max_steps:
@@ -151,7 +149,7 @@ class Run:
         data = build(stage.data)
         # the module clips and steps by itself
         changes = {"max_steps": stage.max_steps, "gradient_clip_val": None, "accumulate_grad_batches": 1}
-        self.fit("autoencoder", module, data, folder, changes)
+        self.fit(module, data, folder, changes)
         self._finish_first_stage(module, data, saved)
         return module.ema
 
@@ -192,7 +190,7 @@ class Run:
         from ldm.cli.scores import score
 
         module: LatentDiffusion = build(self.cfg.task, autoencoder=autoencoder)
-        self.fit("latent diffusion", module, data, self.dir, {})
+        self.fit(module, data, self.dir, {})
         if not self._is_main_process():
             return
         path = self.dir / "model.safetensors"

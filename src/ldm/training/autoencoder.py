@@ -54,6 +54,8 @@ class AutoencoderTraining(pl.LightningModule):
         seed: of all draws.
     """
 
+    stage = "autoencoder"
+
     def __init__(
         self,
         *,

@@ -59,6 +59,8 @@ class LatentDiffusion(pl.LightningModule):
         seed: of all draws.
     """
 
+    stage = "latent diffusion"
+
     def __init__(
         self,
         *,

@@ -21,20 +21,19 @@ FIRST_SECONDS = 3.0  # a first line, and with it an ETA, comes early
 
 
 class TrainingProgress(pl.Callback):
-    """Shows step, mean loss since the last look, images per second and time left; logs images per second.
+    """Shows stage, step, mean loss since the last look, images/s and time left; logs images per second.
 
     Args:
-        name: shown before the bar.
         every_seconds: interval of plain lines where the output is no terminal.
     """
 
-    def __init__(self, name: str, every_seconds: float = 20.0) -> None:
-        self.name, self.every_seconds = name, every_seconds
+    def __init__(self, every_seconds: float = 20.0) -> None:
+        self.every_seconds = every_seconds
         self._bar: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the bar and the clock."""
-        self._batch_size = int(pl_module.batch_size)
+        self._stage, self._batch_size = str(pl_module.stage), int(pl_module.batch_size)
         self._start = self._shown = self._logged = time.perf_counter()
         self._first = self._logged_step = trainer.global_step
         self._loss, self._batches = 0.0, 0
@@ -46,7 +45,7 @@ class TrainingProgress(pl.Callback):
             )
             self._bar.start()
             self._task = self._bar.add_task(
-                self.name, total=trainer.max_steps, completed=self._first, about=""
+                self._stage, total=trainer.max_steps, completed=self._first, about=""
             )
 
     def on_train_batch_end(
@@ -82,7 +81,7 @@ class TrainingProgress(pl.Callback):
         else:
             left = duration((total - step) / speed)
             print(
-                f"{self.name}: step {step}/{total} {step / total:4.0%}  {about}  ETA {left}",
+                f"{self._stage}: step {step}/{total} {step / total:4.0%}  {about}  ETA {left}",
                 file=sys.stderr,
                 flush=True,
             )
