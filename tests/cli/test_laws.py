@@ -45,8 +45,12 @@ BROKEN = [
         "backbone.context_dim: ClassEncoder (text_encoder) gives none, got 128",
     ),
     (
-        {"text_encoder": {"_target_": f"{TEXT}.ClipTextEncoder", "model_name": "ViT-L-14"}},
+        {"text_encoder": {"_target_": "ldm.models.clip.ClipTextEncoder", "width": 768}},
         "backbone.context_dim: ClipTextEncoder (text_encoder) gives 768, got 128",
+    ),
+    (
+        {"backbone.in_channels": 33},
+        "backbone.in_channels: 33 make an inpainting net, which task=latent_diffusion cannot train",
     ),
     (
         {"trainer.accumulate_grad_batches": 3},

@@ -16,9 +16,12 @@ CONF = Path(__file__).parents[2] / "conf"
 COMPANIONS = {
     "autoencoder/identity": ["first_stage=none"],
     "backbone/sd15": ["autoencoder=sd", "text_encoder=clip"],
+    "backbone/sd15_inpaint": ["autoencoder=sd", "text_encoder=clip", "~task"],
+    "backbone/sd2": ["autoencoder=sd", "text_encoder=clip_h"],
     "backbone/ddpm_cifar10": ["autoencoder=identity", "text_encoder=none", "first_stage=none"],
     "backbone/ddpm_cifar10_small": ["autoencoder=identity", "text_encoder=none", "first_stage=none"],
     "text_encoder/clip": ["backbone=sd15"],
+    "text_encoder/clip_h": ["backbone=sd2"],
     "text_encoder/class": ["backbone.context_dim=null"],
     "text_encoder/none": ["backbone.context_dim=null", "backbone.pooled_dim=null"],
 }

@@ -37,7 +37,7 @@ def size(net: torch.nn.Module) -> int:
 
 def inputs(net: UNet, batch: int = 2, device: str = "cpu") -> tuple[Tensor, Tensor, Conditioning]:
     """Random x_t, t and condition that fit a net."""
-    edge = net.position_size or 2 * net.size_multiple
+    edge = net.position_size or 16
     with torch.device(device):
         tokens = None if net.context_dim is None else torch.randn(batch, 5, net.context_dim)
         pooled = None if net.pooled_dim is None else torch.randn(batch, net.pooled_dim)
@@ -53,9 +53,12 @@ def randomised(net: UNet, seed: int = 0) -> UNet:
     return net.eval()
 
 
-def test_sd15_has_its_number_of_parameters():
-    """Source: stable-diffusion-v1-5, unet/diffusion_pytorch_model.safetensors."""
-    assert size(from_yaml("sd15")) == 859_520_964
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("sd15", 859_520_964), ("sd15_inpaint", 859_535_364), ("sd2", 865_910_724)]
+)
+def test_stable_diffusion_has_its_number_of_parameters(name: str, parameters: int):
+    """Source: stable-diffusion-v1-5, -inpainting and -2-1, unet/diffusion_pytorch_model.safetensors."""
+    assert size(from_yaml(name)) == parameters
 
 
 def test_ddpm_cifar10_has_its_number_of_parameters():
@@ -91,7 +94,23 @@ def test_every_config_shows_all_arguments(name: str):
 
 def test_output_starts_at_zero():
     net = UNet(**TINY)
-    assert torch.equal(net(*inputs(net)), torch.zeros(2, 2, 4, 4))
+    assert torch.equal(net(*inputs(net)), torch.zeros(2, 2, 16, 16))
+
+
+def test_further_channels_of_the_condition_stand_behind_those_of_x_t():
+    net = randomised(UNet(**TINY))
+    x_t, t, cond = inputs(net)
+    split = Conditioning(tokens=cond.tokens, concat=x_t[:, 1:])
+    assert torch.equal(net(x_t[:, :1], t, split), net(x_t, t, cond))
+
+
+def test_channels_that_are_missing_or_too_many_are_counted():
+    net = UNet(**TINY)
+    x_t, t, cond = inputs(net)
+    with pytest.raises(ValueError, match=r"takes 3 input channels, got 2 of x_t and 0 .*in_channels"):
+        net(x_t[:, :2], t, cond)
+    with pytest.raises(ValueError, match=r"takes 3 input channels, got 3 of x_t and 1 "):
+        net(x_t, t, Conditioning(tokens=cond.tokens, concat=x_t[:, :1]))
 
 
 def test_rows_do_not_depend_on_each_other():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.models import text_encoder
-from ldm.models.text_encoder import CLIP_VOCABULARY, ClipTextEncoder
+from ldm.models.clip import ClipTextEncoder
+from ldm.models.tokenizer import CLIP_VOCABULARY
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 transformers = pytest.importorskip("transformers")

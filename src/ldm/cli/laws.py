@@ -43,12 +43,20 @@ def eps_needs_noise_below_one(cfg: DictConfig) -> str | None:
 
 
 def latent_channels_fit(cfg: DictConfig) -> str | None:
-    """The backbone reads and writes as many channels as the autoencoder's latents have."""
+    """The backbone reads and writes as many channels as the autoencoder's latents have.
+
+    An inpainting net also reads the mask and the latents of the masked image; no task here trains one.
+    """
     latent_key, latent = _first(cfg, "autoencoder.latent_channels")
     for key in ("backbone.in_channels", "backbone.out_channels"):
         _, channels = _first(cfg, key)
-        if latent is not None and channels is not None and channels != latent:
+        if latent is None or channels in (None, latent):
+            continue
+        inpaints = key == "backbone.in_channels" and channels == 2 * latent + 1
+        if not inpaints:
             return f"{key}: must equal {latent_key}={latent}, got {channels}"
+        if _first(cfg, "task")[0]:
+            return f"{key}: {channels} make an inpainting net, which task=latent_diffusion cannot train"
     return None
 
 
@@ -61,12 +69,8 @@ def _text_widths(cfg: DictConfig) -> dict[str, Any]:
         return {"context_dim": None, "pooled_dim": width}
     if kind == "NullTextEncoder":
         return {"context_dim": None, "pooled_dim": None}
-    _, name = _first(cfg, "text_encoder.model_name")
-    if kind == "ClipTextEncoder" and name is not None:
-        from open_clip import get_model_config
-
-        text = (get_model_config(name) or {}).get("text_cfg", {})
-        return {"context_dim": text["width"]} if "width" in text else {}
+    if kind == "ClipTextEncoder" and width is not None:
+        return {"context_dim": width, "pooled_dim": None}
     return {}
 
 

@@ -15,10 +15,12 @@ class Conditioning:
     Args:
         tokens: (b, l, d), attended to by cross-attention.
         pooled: (b, p), added to the time embedding.
+        concat: (b, k, h, w), further channels behind those of x_t, such as an inpainting net's mask.
     """
 
     tokens: Float[Tensor, "b l d"] | None = None
     pooled: Float[Tensor, "b p"] | None = None
+    concat: Float[Tensor, "b k h w"] | None = None
 
     def _items(self) -> Iterator[tuple[str, Tensor | None]]:
         return ((f.name, getattr(self, f.name)) for f in fields(self))

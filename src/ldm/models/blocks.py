@@ -1,6 +1,7 @@
 """Convolutional blocks shared by the U-Net and the autoencoder."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -100,12 +101,15 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width by nearest neighbours and a 3x3 convolution."""
+    """Doubles height and width (or nearly so) by nearest neighbours and a 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Returns the feature map at twice the size."""
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(
+        self, x: Float[Tensor, "b c h w"], size: Sequence[int] | None = None
+    ) -> Float[Tensor, "b c h2 w2"]:
+        """Returns the feature map at twice the size, or at the size that an odd one was halved from."""
+        height, width = size or (2 * x.shape[2], 2 * x.shape[3])
+        return self.conv(F.interpolate(x, size=(height, width), mode="nearest"))

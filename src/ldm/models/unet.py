@@ -163,7 +163,7 @@ class UNet(nn.Module):
     """The denoising net (x_t, t, cond) -> out.
 
     Args:
-        in_channels: channels of x_t (9 for SD's inpainting net).
+        in_channels: channels of x_t and of `cond.concat` together (4 + 5 for SD's inpainting net).
         out_channels: channels of the output.
         channels: width of each level, from the full resolution down.
         layers_per_block: residual blocks per level (the way up has one more).
@@ -207,7 +207,7 @@ class UNet(nn.Module):
         heads = _heads(channels, attention, mid_attention, num_heads, head_dim)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.context_dim, self.pooled_dim = context_dim, pooled_dim
-        self.size_multiple, embedding_dim = 2 ** (len(channels) - 1), 4 * channels[0]
+        embedding_dim = 4 * channels[0]
         self.time_embed = _time_embed(channels[0], embedding_dim)
         if pooled_dim is not None:
             self.pooled_embed = nn.Linear(pooled_dim, embedding_dim)
@@ -245,15 +245,26 @@ class UNet(nn.Module):
             )
         return embedding + self.pooled_embed(cond.pooled)
 
+    def _input(self, x_t: Tensor, cond: Conditioning) -> Tensor:
+        """x_t with the further channels that the net takes."""
+        x = x_t if cond.concat is None else torch.cat([x_t, cond.concat.to(x_t.dtype)], dim=1)
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"takes {self.in_channels} input channels, got {x_t.shape[1]} of x_t and "
+                f"{x.shape[1] - x_t.shape[1]} of the conditioning (backbone.in_channels)"
+            )
+        return x
+
     def forward(
         self, x_t: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], cond: Conditioning
     ) -> Float[Tensor, "b k h w"]:
         """The net's output at noisy input x_t and time t.
 
         Args:
-            x_t: noisy input; h and w divisible by 2^(levels - 1).
+            x_t: noisy input of any height and width.
             t: time in schedule units, real-valued.
-            cond: context tokens and pooled vector, as `context_dim` and `pooled_dim` ask for.
+            cond: context tokens, pooled vector and further input channels, as `context_dim`, `pooled_dim` and
+                `in_channels` ask for.
 
         Returns: what the prediction type says (eps, v or x0).
         """
@@ -262,7 +273,7 @@ class UNet(nn.Module):
             raise ValueError(
                 f"needs context tokens of width {self.context_dim}, got none (backbone.context_dim)"
             )
-        h = self.conv_in(x_t)
+        h = self.conv_in(self._input(x_t, cond))
         if self.has_position:
             h = h + self.position
         if self.has_layout:
@@ -281,5 +292,5 @@ class UNet(nn.Module):
             for i in range(len(level.resnets)):
                 h = level.step(i, torch.cat([h, skips.pop()], dim=1), embedding, tokens)
             if level.has_resample:
-                h = level.resample(h)
+                h = level.resample(h, skips[-1].shape[2:])
         return self.conv_out(F.silu(self.norm_out(h)))

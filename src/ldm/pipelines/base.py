@@ -95,17 +95,14 @@ class Pipeline:
         """
         default, fixed = self.config["image_size"], getattr(self.backbone, "position_size", None)
         factor = self.autoencoder.downscale
-        multiple = factor * getattr(self.backbone, "size_multiple", 1)
         for name, size in (("height", height), ("width", width)):
             if size is None:
                 continue
             if fixed is not None and size != fixed * factor:
                 raise ValueError(f"{name} must be {fixed * factor} for this model, got {size} ({name})")
-            if size <= 0 or size % multiple:
-                nearest = max(round(size / multiple), 1) * multiple
-                raise ValueError(
-                    f"{name} must be a multiple of {multiple}, got {size}; try {nearest} ({name})"
-                )
+            if size <= 0 or size % factor:
+                nearest = max(round(size / factor), 1) * factor
+                raise ValueError(f"{name} must be a multiple of {factor}, got {size}; try {nearest} ({name})")
         return self.autoencoder.latent_channels, (height or default) // factor, (width or default) // factor
 
     def encode(self, captions: list[str]) -> Conditioning:

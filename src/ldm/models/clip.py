@@ -1,0 +1,160 @@
+"""The text tower of CLIP (Radford et al. 2021, arXiv:2103.00020), as Stable Diffusion uses it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from ldm.diffusion.conditioning import Conditioning
+from ldm.models.text_encoder import TextEncoder
+from ldm.models.tokenizer import CLIP_VOCABULARY, END_OF_TEXT, tokenize
+
+
+class ClipTextEncoder(TextEncoder):
+    """The text tower of a CLIP model, made of open_clip's layers.
+
+    Tokens are the hidden states after the final layer norm; there is no pooled vector. Of the CLIP model only
+    what these need is kept: neither the vision tower nor the projection. SD 1.x takes all 12 layers of
+    ViT-L/14, SD 2.x the first 23 of the 24 of ViT-H/14.
+
+    Args:
+        width: channels of the tokens.
+        layers: transformer layers.
+        num_heads: attention heads.
+        quick_gelu: whether the activation is x sigmoid(1.702 x) (OpenAI's weights) rather than GELU.
+        pad_token: id that fills up short captions: 49,407 (SD 1.x) or 0 (SD 2.x).
+        max_length: tokens per caption, start and end included; longer captions are cut.
+        vocabulary_size: rows of the token table; those from 49,408 on belong to no token of CLIP's.
+        model_name: open_clip's name of the model that has the weights `pretrained`.
+        pretrained: open_clip's tag of the weights ("openai", ...), a file, or None for random weights. On the
+            meta device nothing is fetched: the weights come from a checkpoint then.
+        trainable: whether the tower is trained with the backbone.
+
+    Raises: ValueError for an unknown model or tag, or one that does not fit; FileNotFoundError when the
+        weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        layers: int,
+        num_heads: int,
+        quick_gelu: bool,
+        pad_token: int = END_OF_TEXT,
+        max_length: int = 77,
+        vocabulary_size: int = CLIP_VOCABULARY,
+        model_name: str | None = None,
+        pretrained: str | None = None,
+        trainable: bool = False,
+    ) -> None:
+        from open_clip.transformer import QuickGELU, TextTransformer
+
+        super().__init__()
+        if max_length < 2:
+            raise ValueError(f"max_length must be at least 2, got {max_length} (text_encoder.max_length)")
+        if vocabulary_size < CLIP_VOCABULARY:
+            raise ValueError(
+                f"vocabulary_size must be at least {CLIP_VOCABULARY}, the number of CLIP's tokens, got "
+                f"{vocabulary_size} (text_encoder.vocabulary_size)"
+            )
+        self.tower = TextTransformer(
+            context_length=max_length,
+            vocab_size=vocabulary_size,
+            width=width,
+            heads=num_heads,
+            layers=layers,
+            output_dim=None,
+            act_layer=QuickGELU if quick_gelu else nn.GELU,
+        )
+        self.tower.attn_mask = None  # made when captions are encoded
+        self.context_dim, self.max_length, self.trainable = width, max_length, trainable
+        self.layers, self.num_heads, self.pad_token = layers, num_heads, pad_token
+        if pretrained is not None and not self.tower.positional_embedding.is_meta:
+            _load_clip(self.tower, model_name, pretrained, quick_gelu)
+        self.requires_grad_(trainable)
+        self.train(trainable)
+
+    def train(self, mode: bool = True) -> "ClipTextEncoder":
+        """Switches the training mode; a frozen tower stays in evaluation mode."""
+        return super().train(mode and self.trainable)
+
+    def tokenize(self, captions: list[str]) -> Int[Tensor, "b l"]:
+        """Token ids of the captions, start and end marked, padded with `pad_token`."""
+        ids = tokenize(captions, self.max_length, self.pad_token)
+        return ids.to(self.tower.positional_embedding.device)
+
+    def encode(self, captions: list[str], clip_skip: int = 0) -> Conditioning:
+        """Returns the hidden states of all tokens, (b, max_length, context_dim).
+
+        Args:
+            captions: b captions.
+            clip_skip: layers to leave out at the end, the final layer norm stays.
+
+        Raises: ValueError if there are not as many layers.
+        """
+        if not 0 <= clip_skip < self.layers:
+            raise ValueError(f"clip_skip must be in [0, {self.layers - 1}], got {clip_skip} (clip_skip)")
+        ids, tower = self.tokenize(captions), self.tower
+        n = ids.shape[1]
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            h = tower.token_embedding(ids) + tower.positional_embedding
+            causal = torch.full((n, n), float("-inf"), dtype=h.dtype, device=h.device).triu(1)
+            for block in tower.transformer.resblocks[: self.layers - clip_skip]:
+                h = block(h, attn_mask=causal)
+            return Conditioning(tokens=tower.ln_final(h))
+
+
+def _check_model(model_name: str | None, pretrained: str, quick_gelu: bool) -> None:
+    """Checks that open_clip has such a model, with such weights, for that activation."""
+    import open_clip
+
+    model = open_clip.get_model_config(model_name) if model_name in open_clip.list_models() else None
+    if model is None or "hf_model_name" in model["text_cfg"]:
+        raise ValueError(
+            f"model_name must be an open_clip model with its own text tower, such as 'ViT-L-14' or "
+            f"'ViT-H-14', got {model_name!r} (text_encoder.model_name)"
+        )
+    if Path(pretrained).is_file():
+        return
+    if not open_clip.is_pretrained_cfg(model_name, pretrained):
+        tags = open_clip.list_pretrained_tags_by_model(model_name)
+        raise ValueError(
+            f"pretrained must be one of {tags} or a file, got {pretrained!r} (text_encoder.pretrained)"
+        )
+    weights = open_clip.get_pretrained_cfg(model_name, pretrained)
+    wanted = bool(model.get("quick_gelu", False)) or bool(weights.get("quick_gelu", False))
+    if wanted != quick_gelu:
+        raise ValueError(
+            f"quick_gelu must be {wanted} for the weights {pretrained!r} of {model_name}, got {quick_gelu} "
+            f"(text_encoder.quick_gelu)"
+        )
+
+
+def _load_clip(tower: nn.Module, model_name: str | None, pretrained: str, quick_gelu: bool) -> None:
+    """Fills the tower with open_clip's weights, from a file or by download."""
+    import open_clip
+    from open_clip.factory import load_state_dict
+
+    _check_model(model_name, pretrained, quick_gelu)
+    try:
+        path = pretrained
+        if not Path(pretrained).is_file():
+            path = open_clip.download_pretrained(open_clip.get_pretrained_cfg(model_name, pretrained))
+        state: dict[str, Any] = load_state_dict(path)
+    except Exception as error:  # whatever the hub's client raises without a network
+        raise FileNotFoundError(
+            f"the weights {pretrained!r} of {model_name} cannot be had ({type(error).__name__}): run once "
+            f"with a network, give their file, or null for random weights (text_encoder.pretrained)"
+        ) from error
+    state = {key.removeprefix("text."): value for key, value in state.items()}
+    for key, value in tower.state_dict().items():
+        if key not in state or state[key].shape != value.shape:
+            found = tuple(state[key].shape) if key in state else "nothing"
+            raise ValueError(
+                f"{pretrained!r} of {model_name} does not fit this text tower: {key} must be "
+                f"{tuple(value.shape)}, got {found} (text_encoder.pretrained)"
+            )
+    tower.load_state_dict({key: state[key].float() for key in tower.state_dict()})
