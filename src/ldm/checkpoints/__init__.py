@@ -1,5 +1,14 @@
-"""Reading and writing models."""
+"""Reading, writing and converting models."""
 
-from ldm.checkpoints.native import LoadedModel, load_model, save_model
+from ldm.checkpoints.assemble import LoadedModel
+from ldm.checkpoints.converter import convert_checkpoint, convert_diffusers_checkpoint
+from ldm.checkpoints.loader import load_model
+from ldm.checkpoints.native import save_model
 
-__all__ = ["LoadedModel", "load_model", "save_model"]
+__all__ = [
+    "LoadedModel",
+    "convert_checkpoint",
+    "convert_diffusers_checkpoint",
+    "load_model",
+    "save_model",
+]

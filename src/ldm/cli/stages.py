@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ldm.checkpoints.native import load_model, save_model
+from ldm.checkpoints.loader import load_model
+from ldm.checkpoints.native import save_model
 from ldm.cli.config import ConfigError, build
 from ldm.cli.summary import machine, revision
 from ldm.training.autoencoder import AutoencoderTraining

@@ -5,14 +5,16 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ldm.checkpoints.assemble import COMPONENTS
 from ldm.checkpoints.construct import construct
-from ldm.checkpoints.native import COMPONENTS, load_model
+from ldm.checkpoints.loader import load_model
 from ldm.diffusion import random
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion
@@ -68,13 +70,7 @@ class Pipeline:
         Raises: FileNotFoundError; ValueError if the file is no complete model of ours.
         """
         if path is None:
-            shipped = importlib.resources.files("ldm") / "assets" / SHIPPED
-            if not shipped.is_file():
-                raise FileNotFoundError(
-                    f"no model was given and none comes with this installation (assets/{SHIPPED}): train one "
-                    f"with ldm-train and give its file (checkpoint)"
-                )
-            with importlib.resources.as_file(shipped) as file:
+            with shipped_model() as file:
                 return cls.from_pretrained(file, device=device, dtype=dtype)
         loaded = load_model(path, device, dtype)
         if missing := [name for name in COMPONENTS if name not in loaded.components]:
@@ -123,6 +119,22 @@ class Pipeline:
         image: Tensor = self.autoencoder.from_latent(z.to(self.dtype)).float()
         finite(image, "the decoded image", "autoencoder", self.dtype)
         return image.clamp(-1.0, 1.0)
+
+
+@contextmanager
+def shipped_model() -> Iterator[Path]:
+    """Gives the path of the model that comes with `ldm`.
+
+    Raises: FileNotFoundError if the installation has none.
+    """
+    shipped = importlib.resources.files("ldm") / "assets" / SHIPPED
+    if not shipped.is_file():
+        raise FileNotFoundError(
+            f"no model was given and none comes with this installation (assets/{SHIPPED}): train one with "
+            f"ldm-train and give its file (checkpoint)"
+        )
+    with importlib.resources.as_file(shipped) as file:
+        yield file
 
 
 def finite(value: Tensor, what: str, module: str, dtype: torch.dtype) -> None:

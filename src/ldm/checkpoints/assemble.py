@@ -1,0 +1,168 @@
+"""A model from a source of tensors: the nets of its config, filled without needless copies."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ldm.checkpoints.construct import construct
+from ldm.checkpoints.tensors import TensorFiles
+
+log = logging.getLogger(__name__)
+
+COMPONENTS = ("autoencoder", "text_encoder", "backbone")
+# the in-place draws of layers' constructors
+DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
+Names = Callable[[str, dict[str, Any], Iterable[str]], dict[str, tuple[str, ...]]]
+"""Maps (component, its config, names of ours) to the names in the files, of one tensor or of three."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """What a checkpoint holds.
+
+    Args:
+        config: a node for each component and further settings, plain types only.
+        components: the modules by name, in evaluation mode.
+    """
+
+    config: dict[str, Any]
+    components: dict[str, nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the tensors of a model are.
+
+    Args:
+        path: of the checkpoint, for messages.
+        config: as in `LoadedModel`.
+        files: the files of each component, perhaps the same for all.
+        names: the names there.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    files: dict[str, TensorFiles]
+    names: Names
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves out draws on the meta device, which do nothing there but import torch's compiler (1.3 s)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensor = args[0] if args else kwargs.get("tensor")
+        if func in DRAWS and isinstance(tensor, Tensor) and tensor.is_meta:
+            return tensor
+        return func(*args, **kwargs)
+
+
+def _waits_for_values(module: nn.Module) -> bool:
+    """Whether a module built on the meta device has tensors that no checkpoint fills (buffers not stored)."""
+    stored = set(module.state_dict())
+    if any(buffer.is_meta for name, buffer in module.named_buffers() if name not in stored):
+        return True
+    return any(isinstance(v, Tensor) and v.is_meta for part in module.modules() for v in vars(part).values())
+
+
+def build_empty(node: Any, key: str) -> nn.Module:
+    """A component without its weights: on the meta device where that loses nothing, which costs no time."""
+    if isinstance(node, dict):
+        node = {name: value for name, value in node.items() if name != "_partial_"}
+    with torch.device("meta"), _NoDraws():
+        module = construct(node, key)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"must be a module with a _target_, got {type(module).__name__} ({key})")
+    if not _waits_for_values(module):
+        return module
+    with torch.random.fork_rng(devices=[]):
+        computed: nn.Module = construct(node, key)
+    return computed
+
+
+def _core(shape: Iterable[int]) -> tuple[int, ...]:
+    """A shape without ones at its end: linear layers and 1x1 convolutions are the same numbers."""
+    sizes = tuple(shape)
+    while len(sizes) > 1 and sizes[-1] == 1:
+        sizes = sizes[:-1]
+    return sizes
+
+
+def _compare(source: Source, wanted: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
+    """Raises ValueError with all missing, unexpected and mis-shaped tensors, component by component.
+
+    Args:
+        source: the files.
+        wanted: component -> name in the files -> shape.
+    """
+    lines: list[str] = []
+    for component, shapes in wanted.items():
+        found = source.files[component].shapes
+        missing = [f"missing {name} {shape}" for name, shape in shapes.items() if name not in found]
+        other = [
+            f"shape of {name}: expected {shape}, got {found[name]}"
+            for name, shape in shapes.items()
+            if name in found and _core(found[name]) != _core(shape)
+        ]
+        if missing or other:
+            lines += [f"{component}:", *(f"  {line}" for line in missing + other)]
+    known = {name for shapes in wanted.values() for name in shapes}
+    everything = {name: shape for files in source.files.values() for name, shape in files.shapes.items()}
+    extra = [f"  unexpected {name} {shape}" for name, shape in everything.items() if name not in known]
+    lines += ["besides:", *extra] if extra else []
+    if lines:
+        count = sum(line.startswith(" ") for line in lines)
+        text = "\n  ".join(lines)
+        raise ValueError(f"{source.path}: {count} tensors do not fit the model in its config:\n  {text}")
+
+
+def assemble(source: Source, device: str | torch.device, dtype: torch.dtype | None) -> LoadedModel:
+    """The model of a source; each tensor is read once and, where dtype and device allow, not copied.
+
+    Args:
+        source: config, files and names.
+        device: to put the nets on.
+        dtype: of the floating-point weights; None keeps those of the files.
+
+    Raises: ValueError if tensors are missing, left over or of another shape than the config asks for.
+    """
+    config = source.config
+    components = {name: build_empty(config[name], name) for name in COMPONENTS if name in source.files}
+    names = {c: source.names(c, config[c], list(m.state_dict())) for c, m in components.items()}
+    wanted: dict[str, dict[str, tuple[int, ...]]] = {}
+    for component, module in components.items():
+        wanted[component] = {}
+        for key, value in module.state_dict().items():
+            n = len(names[component][key])
+            for name in names[component][key]:
+                wanted[component][name] = (
+                    (value.shape[0] // n, *value.shape[1:]) if n > 1 else tuple(value.shape)
+                )
+    _compare(source, wanted)
+    for component, module in components.items():
+        files = source.files[component]
+        state = {
+            key: _joined([files.get(name) for name in names[component][key]], value.shape, dtype)
+            for key, value in module.state_dict().items()
+        }
+        module.load_state_dict(state, assign=True)
+    for name in set(COMPONENTS) & set(config) - set(components):  # frozen, and not stored by a training run
+        components[name] = construct(config[name], name)
+    for module in components.values():
+        module.to(device=device, dtype=dtype).eval()
+    return LoadedModel(config=config, components=components)
+
+
+def _joined(parts: list[Tensor], shape: torch.Size, dtype: torch.dtype | None) -> Tensor:
+    """One of our tensors, of the shape that our net has."""
+    if dtype is not None and parts[0].is_floating_point():
+        parts = [part.to(dtype) for part in parts]
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)

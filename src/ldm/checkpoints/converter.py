@@ -1,0 +1,129 @@
+"""From any checkpoint to any format: ours, diffusers' folders, original single files."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ldm.checkpoints import original
+from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
+from ldm.checkpoints.diffusers_folder import split, write_folder
+from ldm.checkpoints.keymaps import POINTWISE
+from ldm.checkpoints.loader import load_model
+from ldm.checkpoints.names import in_single_file
+from ldm.checkpoints.native import save_model
+from ldm.utils.files import replacing
+
+log = logging.getLogger(__name__)
+
+FORMATS = ("ldm", "diffusers", "original")
+
+
+def convert_checkpoint(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    format: str = "ldm",
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+    **reading: Any,
+) -> None:
+    """Writes a checkpoint in another format; the target appears whole or not at all.
+
+    Args:
+        source: anything that `load_model` reads.
+        target: a `.safetensors` file (ldm, original), a `.ckpt` file (original) or a folder (diffusers).
+        format: of the target, one of `FORMATS`.
+        dtype: of the floating-point weights; None keeps theirs, bit for bit.
+        overwrite: whether a file may be there; a folder must always be new or empty.
+        reading: `variant`, `prediction` and `ema` of `load_model`.
+
+    Raises: FileExistsError; FileNotFoundError; ValueError if the model cannot be read or has no place in the
+        format.
+    """
+    path = Path(target)
+    _check_target(path, format, overwrite)
+    write_checkpoint(load_model(source, dtype=dtype, **reading), path, format)
+
+
+def convert_diffusers_checkpoint(
+    diffusers_path: str | os.PathLike[str],
+    output_path: str | os.PathLike[str],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Writes a folder of diffusers as one `.safetensors` file of ours.
+
+    Args:
+        diffusers_path: the folder.
+        output_path: of the file; an existing one is replaced.
+        dtype: of the floating-point weights; None keeps theirs, bit for bit.
+
+    Raises: FileNotFoundError; ValueError as `load_model`.
+    """
+    convert_checkpoint(diffusers_path, output_path, dtype=dtype, overwrite=True)
+
+
+def _check_target(path: Path, format: str, overwrite: bool) -> None:
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {FORMATS}, got {format!r} (format)")
+    suffixes = {"ldm": (".safetensors",), "original": (".safetensors", ".ckpt"), "diffusers": ()}[format]
+    if suffixes and path.suffix not in suffixes:
+        raise ValueError(f"format={format} writes a file {' or '.join(suffixes)}, got {path} (output)")
+    if format == "diffusers" and path.suffix in (".safetensors", ".ckpt", ".bin"):
+        raise ValueError(f"format=diffusers writes a folder, got {path} (output)")
+    if path.is_dir() if format != "diffusers" else path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise FileExistsError(f"{path} exists: choose another name (output)")
+    if path.is_file() and not overwrite:
+        raise FileExistsError(f"{path} exists: choose another name or overwrite=true (output, overwrite)")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} (output)")
+
+
+def write_checkpoint(model: LoadedModel, path: Path, format: str) -> None:
+    """Writes a model in one of the formats.
+
+    Args:
+        model: with all of its components, unless the format is ours.
+        path: of the file or folder.
+        format: one of `FORMATS`.
+
+    Raises: ValueError if the model has no place in the format; nothing is written then.
+    """
+    if format == "ldm":
+        save_model(path, model.components, model.config)
+        return
+    if missing := [name for name in COMPONENTS if name not in model.components]:
+        raise ValueError(f"the model is not complete: it has no {', '.join(missing)} (input)")
+    if format == "diffusers":
+        write_folder(path, model.config, model.components)
+    else:
+        _write_original(path, model.config, model.components)
+    log.info("wrote %s", path)
+
+
+def _write_original(path: Path, config: Mapping[str, Any], components: Mapping[str, nn.Module]) -> None:
+    tensors: dict[str, Tensor] = {}
+    for component, module in components.items():
+        state = module.state_dict()
+        tensors |= split(state, in_single_file(component, config[component], list(state)))
+    original.check_expressible(config)
+    for name, value in tensors.items():
+        if name.endswith(POINTWISE):
+            tensors[name] = value[:, :, None, None]
+    says = {name: said for said, name in original.PREDICTIONS.items()}
+    prediction = says[config["diffusion"]["prediction"]["_target_"].rpartition(".")[2]]
+    said = {"eps": "epsilon", "v": "v"}[prediction]
+    with replacing(path) as temporary:
+        if path.suffix == ".ckpt":
+            torch.save({"state_dict": tensors}, temporary)
+            return
+        try:
+            save_file(tensors, temporary, {"format": "pt", "modelspec.prediction_type": said})
+        except SafetensorError as error:
+            raise OSError(f"cannot write {path}: {error}") from error

@@ -1,0 +1,108 @@
+"""Reads a model from whatever people have: our files, diffusers' folders, original files, runs, the hub."""
+
+import logging
+import os
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldm.checkpoints import native, original
+from ldm.checkpoints.assemble import COMPONENTS, LoadedModel, Source, assemble
+from ldm.checkpoints.diffusers_folder import folder_source, is_diffusers_folder
+from ldm.checkpoints.names import in_single_file
+from ldm.checkpoints.tensors import TensorFiles
+from ldm.checkpoints.training import is_training_checkpoint, training_source
+
+log = logging.getLogger(__name__)
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ["*.json", "*/*.json", "*/*.txt", "*/*.safetensors", "*/*.bin"]
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = torch.float32,
+    *,
+    variant: str | None = None,
+    prediction: str | None = None,
+    ema: bool = True,
+) -> LoadedModel:
+    """Reads a model. Nothing but classes and functions of `ldm` is called, whatever the file names.
+
+    Args:
+        path: a `.safetensors` of ours, a folder of diffusers, an original single file (`.safetensors` or
+            `.ckpt`), a training checkpoint of ours, or a hub id "owner/name"; the content tells which.
+        device: to put it on.
+        dtype: of the floating-point weights; None keeps those of the file.
+        variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.
+        prediction: "eps" or "v", for original files of 2.x, which do not say it.
+        ema: take the EMA weights where a checkpoint has both.
+
+    Returns: its config and components.
+    Raises: FileNotFoundError; ValueError if the file is truncated, foreign, names a target outside `ldm`, or
+        if its weights do not fit its config (all tensors are listed).
+    """
+    found = Path(path)
+    if not found.exists():
+        found = _from_hub(path)
+    with ExitStack() as stack:
+        try:
+            source = _source(found, stack, variant, prediction, ema)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"{path}: its config lacks or garbles {error} (checkpoint)") from error
+        return assemble(source, device, dtype)
+
+
+def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str | None, ema: bool) -> Source:
+    """Config, files and names of the model at a path."""
+    if path.is_dir():
+        if not is_diffusers_folder(path):
+            raise ValueError(f"{path} is no folder of diffusers: it has no model_index.json (checkpoint)")
+        return folder_source(path, stack, variant)
+    files = stack.enter_context(TensorFiles([path]))
+    try:
+        config = native.config_of(files.metadata)
+        if config is not None:
+            return _single(path, config, files, native.own_names)
+        if is_training_checkpoint(files):
+            return training_source(path, files, stack, ema)
+        if original.is_original(files.shapes):
+            original.prepare(files, ema)
+            config = original.config_of(files.shapes, files.metadata, prediction)
+            return _single(path, config, files, in_single_file)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    names = ", ".join(list(files.shapes)[:3]) or "no tensors"
+    raise ValueError(
+        f"{path} is neither a model of ldm nor of Stable Diffusion: its metadata has no format 'ldm' with a "
+        f"config, and it holds {names} (checkpoint)"
+    )
+
+
+def _single(path: Path, config: dict[str, Any], files: TensorFiles, names: Any) -> Source:
+    """All components from one file."""
+    parts = {name: files for name in COMPONENTS if name in config}
+    return Source(path=path, config=config, files=parts, names=names)
+
+
+def _from_hub(path: str | os.PathLike[str]) -> Path:
+    """The folder of a model of the Hugging Face hub, downloaded unless that was done before.
+
+    Raises: FileNotFoundError if the path is no id of the hub, or the hub cannot be reached.
+    """
+    name = os.fspath(path)
+    if not HUB_ID.fullmatch(name):
+        raise FileNotFoundError(f"no model file at {name}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except Exception as error:  # whatever the hub's client raises: no network, no such model, no access
+        raise FileNotFoundError(
+            f"no file or folder {name}, and it could not be had from the hub ({type(error).__name__}): check "
+            f"the spelling and the network (checkpoint)"
+        ) from error

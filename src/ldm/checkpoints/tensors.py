@@ -1,0 +1,121 @@
+"""Files of tensors, read without copying and without running code: safetensors and torch's archives."""
+
+import json
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+TRAINING = "ldm"  # where a training checkpoint of ours holds its metadata
+
+
+class TensorFiles:
+    """The tensors of one or several files under their names, read when asked for.
+
+    Args:
+        paths: `.safetensors`, or archives of `torch.save` (any other suffix), which are read with
+            `weights_only=True`; a dict under "state_dict" is looked into. They stay mapped into memory while
+            tensors of them live.
+
+    Raises: FileNotFoundError; ValueError for a file that is empty, truncated, not what its suffix says, or a
+        pickle that holds more than tensors and plain types.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.metadata: dict[str, str] = {}
+        self._get: dict[str, Callable[[], Tensor]] = {}
+        self._stack = ExitStack()
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(f"no model file at {path}")
+            if path.stat().st_size == 0:
+                raise ValueError(f"{path} is empty")
+            (self._open_safetensors if path.suffix == ".safetensors" else self._open_torch)(path)
+
+    def __enter__(self) -> "TensorFiles":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def rename(self, change: Callable[[str], str | None]) -> None:
+        """Gives the tensors other names; those whose new name is None are left out."""
+        names = {name: new for name in self.shapes if (new := change(name)) is not None}
+        self.shapes = {new: self.shapes[name] for name, new in names.items()}
+        self._get = {new: self._get[name] for name, new in names.items()}
+
+    def get(self, name: str) -> Tensor:
+        """A tensor, on the CPU, in the dtype it is stored in."""
+        return self._get[name]()
+
+    def _open_safetensors(self, path: Path) -> None:
+        try:
+            file = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+            self.metadata |= file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118
+                self.shapes[name] = tuple(file.get_slice(name).get_shape())
+                self._get[name] = partial(file.get_tensor, name)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+
+    def _open_torch(self, path: Path) -> None:
+        loaded = load_archive(path)
+        state = _state_dict(loaded)
+        said = loaded.get(TRAINING) if isinstance(loaded, Mapping) else None
+        if isinstance(said, Mapping):
+            self.metadata |= {str(key): str(value) for key, value in said.items()}
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                self.shapes[name] = tuple(value.shape)
+                self._get[name] = value.detach
+
+
+def load_archive(path: Path) -> Any:
+    """What `torch.save` wrote, if it is tensors and plain types; mapped into memory where the format allows.
+
+    Raises: ValueError for a file that is no such archive or asks for code to be run.
+    """
+    for mapped in (True, False):  # files from before torch 1.6 cannot be mapped
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except pickle.UnpicklingError as error:
+            first = str(error).splitlines()[0]
+            raise ValueError(
+                f"{path} was not read: there is more in it than tensors and plain types ({first})"
+            ) from error
+        except Exception as error:  # of many kinds, by what is broken
+            failure = error
+    raise ValueError(f"{path} is not a whole checkpoint of torch: {_first_line(failure)}") from failure
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _state_dict(loaded: Any) -> Mapping[str, Any]:
+    """The dict of tensors in what an archive holds."""
+    inner = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else {}
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises: FileNotFoundError; ValueError if the file holds no JSON object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
