@@ -1,9 +1,18 @@
 """Tests need no network, no login and no leftover of the shell they are started from."""
 
 import os
+import random
+from collections.abc import Callable
+from typing import Any
 
 import hypothesis
 import pytest
+import torch
+from torch import nn
+
+from ldm.checkpoints.assemble import LoadedModel, build_empty
+from ldm.checkpoints.diffusers_config import diffusion_node, sampling_node
+from ldm.checkpoints.original import GRID, SCHEDULE, heads
 
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", MPLBACKEND="agg")
 for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LDM_TRACEBACK", "LDM_RUNS", "LDM_DATA"):
@@ -22,3 +31,91 @@ def _restores_environment(monkeypatch):
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+def draw_config(family: str, seed: int) -> dict[str, Any]:
+    """A config that all formats can hold: groups of 32 channels, heads as the original code has them."""
+    rng = random.Random(f"{family} {seed}")
+    levels, second = rng.choice([1, 2, 3]), family == "sd2"
+    channels = [32 * rng.choice([1, 2]) for _ in range(levels)]
+    width, velocity = rng.choice([32, 64]), second and rng.random() < 0.5
+    return {
+        "autoencoder": {
+            "_target_": "ldm.models.vae.AutoencoderKL",
+            "in_channels": 3,
+            "latent_channels": 4,
+            "channels": [32 * rng.choice([1, 2]) for _ in range(rng.choice([1, 2, 3]))],
+            "layers_per_block": rng.choice([1, 2]),
+            "mid_attention": True,
+            "norm_groups": 32,
+            "scaling_factor": 0.18215,
+            "shift_factor": 0.0,
+            "patch_shortcut": False,
+        },
+        "text_encoder": {
+            "_target_": "ldm.models.clip.ClipTextEncoder",
+            "width": width,
+            "layers": rng.choice([1, 2]),
+            "num_heads": 1,
+            "quick_gelu": not second,
+            "pad_token": 0 if second else 49_407,
+            "max_length": rng.choice([8, 77]),
+            "vocabulary_size": 49_408,
+        },
+        "backbone": {
+            "_target_": "ldm.models.unet.UNet",
+            "in_channels": 9 if family == "inpaint" else 4,
+            "out_channels": 4,
+            "channels": channels,
+            "layers_per_block": rng.choice([1, 2]),
+            "attention": [rng.choice(["none", "cross"]) for _ in range(levels)],
+            "mid_attention": "cross",
+            "num_heads": heads(channels, second),
+            "head_dim": None,
+            "context_dim": width,
+            "transformer_depth": rng.choice([1, 2]),
+            "linear_projection": second,
+            "norm_groups": 32,
+            "dropout": 0.0,
+        },
+        "diffusion": diffusion_node(SCHEDULE, "Velocity" if velocity else "Epsilon"),
+        "sampling": sampling_node(GRID),
+        "image_size": 768 if velocity else 512,
+        "caption_dropout": 0.1,
+    }
+
+
+def build(config: dict[str, Any], seed: int = 0) -> LoadedModel:
+    """The nets of a config, with random numbers in every parameter."""
+    generator = torch.Generator().manual_seed(seed)
+    components: dict[str, nn.Module] = {}
+    for name in ("autoencoder", "text_encoder", "backbone"):
+        module = build_empty(config[name], name)
+        state = {}
+        for key, empty in module.state_dict().items():
+            spread = (empty[0].numel() if empty.dim() > 1 else 25) ** -0.5
+            state[key] = spread * torch.randn(empty.shape, generator=generator)
+            if empty.dim() == 1 and key.endswith("weight"):  # of normalisation layers
+                state[key] += 1.0
+        module.load_state_dict(state, assign=True)
+        components[name] = module.requires_grad_(False).eval()
+    return LoadedModel(config=config, components=components)
+
+
+@pytest.fixture
+def stable_diffusion() -> Callable[..., LoadedModel]:
+    """Makes a small random model of a family: (family, seed) -> model; with f8=True an f8 autoencoder."""
+
+    def make(family: str, seed: int, f8: bool = False) -> LoadedModel:
+        config = draw_config(family, seed)
+        if f8:
+            config["autoencoder"]["channels"] = [32, 32, 32, 64]
+        return build(config, seed)
+
+    return make
+
+
+@pytest.fixture
+def draw_stable_diffusion() -> Callable[[str, int], dict[str, Any]]:
+    """Makes the config alone."""
+    return draw_config

@@ -4,13 +4,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ldm.pipelines.img2img import Image2ImagePipeline as Image2ImagePipeline
+    from ldm.pipelines.inpaint import InpaintPipeline as InpaintPipeline
     from ldm.pipelines.text2img import Text2ImagePipeline as Text2ImagePipeline
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"Text2ImagePipeline": "ldm.pipelines.text2img"}
+_PUBLIC = {
+    "Image2ImagePipeline": "ldm.pipelines.img2img",
+    "InpaintPipeline": "ldm.pipelines.inpaint",
+    "Text2ImagePipeline": "ldm.pipelines.text2img",
+}
 
-__all__ = ["Text2ImagePipeline", "__version__"]
+__all__ = ["Image2ImagePipeline", "InpaintPipeline", "Text2ImagePipeline", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,10 @@ class Scheduler(Protocol):
         """
 
 
+class StopSampling(Exception):
+    """Raised by an `on_step` function to end `sample` with the latest estimate of x0."""
+
+
 def sample(
     denoise: Denoise,
     schedule: NoiseSchedule,
@@ -62,7 +66,7 @@ def sample(
         timesteps: n times, strictly decreasing; n - 1 steps are run. -1 is clean.
         noise: maps the step's index to standard normal numbers shaped as x.
         on_step: called after each step with its index, the data and the latest estimate of x0; what it
-            returns replaces the data.
+            returns replaces the data. `StopSampling` raised in it ends the loop with that estimate.
 
     Raises:
         ValueError: if the times do not decrease strictly within [-1, T-1].
@@ -80,6 +84,9 @@ def sample(
     for i in range(len(times) - 1):
         t, s = times[i : i + 1], times[i + 1 : i + 2]
         x, state = scheduler.step(observed, schedule, x, t, s, state, partial(noise, i))
-        if on_step is not None and (replaced := on_step(i, x, latest.x0)) is not None:
-            x = replaced
+        try:
+            replaced = None if on_step is None else on_step(i, x, latest.x0)
+        except StopSampling:
+            return latest.x0
+        x = x if replaced is None else replaced
     return x

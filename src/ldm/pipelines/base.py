@@ -3,7 +3,7 @@
 import importlib.resources
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,15 +15,19 @@ from torch import Tensor, nn
 from ldm.checkpoints.assemble import COMPONENTS
 from ldm.checkpoints.construct import construct
 from ldm.checkpoints.loader import load_model
-from ldm.diffusion import random
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion
+from ldm.models.clip import ClipTextEncoder
+from ldm.models.tiling import check_rows, decode_tiled, encode_tiled
+from ldm.models.vae import AutoencoderKL, Posterior
+from ldm.utils.device import as_dtype, pick_device
 
 log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound="Pipeline")
 
 SHIPPED = "emoji.safetensors"
+TILE_ROWS = 64  # a 1024 x 1024 image in 16 bands
 SETTINGS = {"diffusion": (), "sampling": ("scheduler", "timesteps", "num_inference_steps", "guidance_scale")}
 
 
@@ -51,6 +55,8 @@ class Pipeline:
         self.diffusion: Diffusion = construct(config["diffusion"], "diffusion")
         self.sampling: dict[str, Any] = construct(config["sampling"], "sampling")
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.vae_slicing = False
+        self.vae_tile_rows: int | None = None
 
     @classmethod
     def from_pretrained(
@@ -58,28 +64,41 @@ class Pipeline:
         path: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = torch.float32,
+        variant: str | None = None,
+        prediction: str | None = None,
+        ema: bool = True,
     ) -> P:
-        """A pipeline from a file.
+        """A pipeline from a checkpoint.
 
         Args:
-            path: of a `.safetensors` of ours; None for the model that comes with `ldm`.
+            path: a file of ours, a folder of diffusers, an original single file of Stable Diffusion, a
+                training checkpoint or a hub id (`ldm.checkpoints.load_model`); None for the model that comes
+                with `ldm`.
             device: to put it on.
-            dtype: of the nets.
+            dtype: of the nets, converted while reading; names such as "bf16" and "fp16" are understood.
+            variant: of a folder's weights, such as "fp16".
+            prediction: "eps" or "v", for original files of 2.x, which do not say it.
+            ema: take the EMA weights where a checkpoint has both.
 
-        Raises: FileNotFoundError; ValueError if the file is no complete model of ours.
+        Raises: FileNotFoundError; ValueError if there is no complete model.
         """
         if path is None:
             with shipped_model() as file:
                 return cls.from_pretrained(file, device=device, dtype=dtype)
-        loaded = load_model(path, device, dtype)
+        device, dtype = pick_device(str(device)), as_dtype(dtype)
+        loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
         if missing := [name for name in COMPONENTS if name not in loaded.components]:
             raise ValueError(f"{path} is no complete model: it has no {', '.join(missing)} (checkpoint)")
         return cls(**loaded.components, config=loaded.config).to(device, dtype)  # type: ignore[arg-type]
 
     def to(self: P, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> P:
-        """Moves the nets to a device or casts them; returns the pipeline."""
-        self.device, self.dtype = torch.device(device or self.device), dtype or self.dtype
+        """Moves the nets to a device or casts them; returns the pipeline.
+
+        Raises: ValueError if the device is not there.
+        """
+        self.device = self.device if device is None else pick_device(str(device))
+        self.dtype = dtype or self.dtype
         for net in (self.autoencoder, self.text_encoder, self.backbone):
             net.to(device=self.device, dtype=self.dtype).requires_grad_(False).eval()
         return self
@@ -101,10 +120,52 @@ class Pipeline:
                 raise ValueError(f"{name} must be a multiple of {factor}, got {size}; try {nearest} ({name})")
         return self.autoencoder.latent_channels, (height or default) // factor, (width or default) // factor
 
-    def encode(self, captions: list[str]) -> Conditioning:
-        """Conditioning of captions; the empty caption is the unconditional one."""
-        cond: Conditioning = self.text_encoder.encode(captions)
+    def check_input_channels(self, extra: int) -> None:
+        """Checks how many input channels the net has besides those of the latents.
+
+        Raises: ValueError naming the pipeline that fits.
+        """
+        latent = self.autoencoder.latent_channels
+        found = getattr(self.backbone, "in_channels", latent)
+        if found != latent + extra:
+            kind = (
+                "an inpainting model: use InpaintPipeline (mode=inpaint)" if not extra else "not understood"
+            )
+            raise ValueError(
+                f"a net with {found} input channels for latents of {latent} is {kind} (checkpoint)"
+            )
+
+    def encode(self, captions: list[str], clip_skip: int = 0) -> Conditioning:
+        """Conditioning of captions; the empty caption is the unconditional one.
+
+        Args:
+            captions: b captions.
+            clip_skip: layers to leave out at the end of a CLIP text encoder.
+
+        Raises: ValueError for another text encoder with `clip_skip`.
+        """
+        if clip_skip and not isinstance(self.text_encoder, ClipTextEncoder):
+            raise ValueError(
+                f"clip_skip must be 0 for a model without a CLIP text encoder, got {clip_skip} (clip_skip)"
+            )
+        skipped = {"clip_skip": clip_skip} if clip_skip else {}
+        cond: Conditioning = self.text_encoder.encode(captions, **skipped)
         return cond
+
+    @torch.inference_mode()
+    def posterior(self, images: Float[Tensor, "n c h w"]) -> Posterior:
+        """Posterior of the (unnormalised) latents of images in [-1, 1].
+
+        Raises: ArithmeticError if it is not finite.
+        """
+        pieces = images.to(self.dtype).split(1 if self.vae_slicing else len(images))
+        if self.vae_tile_rows is None:
+            parts = [self.autoencoder.encode(piece) for piece in pieces]
+        else:
+            parts = [encode_tiled(self.autoencoder, piece, self.vae_tile_rows) for piece in pieces]
+        mean, logvar = (torch.cat([getattr(p, name) for p in parts]).float() for name in ("mean", "logvar"))
+        finite(mean, "the latents of the image", "autoencoder", self.dtype)
+        return Posterior(mean, logvar)
 
     def net(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """The backbone's output in float32, whatever it computes in."""
@@ -116,9 +177,36 @@ class Pipeline:
 
         Raises: ArithmeticError if an image is not finite.
         """
-        image: Tensor = self.autoencoder.from_latent(z.to(self.dtype)).float()
+        pieces = z.to(self.dtype).split(1 if self.vae_slicing else max(len(z), 1))
+        image = torch.cat([self._decoded(piece) for piece in pieces]).float()
         finite(image, "the decoded image", "autoencoder", self.dtype)
         return image.clamp(-1.0, 1.0)
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        if self.vae_tile_rows is None:
+            whole: Tensor = self.autoencoder.from_latent(z)
+            return whole
+        z = z / self.autoencoder.scale + self.autoencoder.shift
+        return decode_tiled(self.autoencoder, z, self.vae_tile_rows)
+
+    def enable_vae_slicing(self: P) -> P:
+        """Encodes and decodes images one at a time; returns the pipeline."""
+        self.vae_slicing = True
+        return self
+
+    def enable_vae_tiling(self: P, rows: int = TILE_ROWS) -> P:
+        """Encodes and decodes in bands, exactly (`ldm.models.tiling`); returns the pipeline.
+
+        Args:
+            rows: height of the bands.
+
+        Raises: ValueError for another autoencoder than the convolutional one.
+        """
+        if not isinstance(self.autoencoder, AutoencoderKL):
+            raise ValueError("vae_tiling is for models with a convolutional autoencoder (vae_tiling)")
+        check_rows(rows)
+        self.vae_tile_rows = rows
+        return self
 
 
 @contextmanager
@@ -143,52 +231,3 @@ def finite(value: Tensor, what: str, module: str, dtype: torch.dtype) -> None:
         raise ArithmeticError(
             f"NaN or infinite values in {what} (module {module}, {dtype}); try dtype float32"
         )
-
-
-def as_prompts(value: str | Sequence[str], name: str) -> list[str]:
-    """A list of at least one prompt."""
-    prompts = [value] if isinstance(value, str) else list(value)
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f"{name} must be a text or a list of at least one text, got {value!r} ({name})")
-    return prompts
-
-
-class Draws:
-    """Random numbers of the images of one call; an image's numbers depend on its own seed only.
-
-    Args:
-        seed: one seed s for the call, whose image i draws from (s, i), or one seed for each image, which
-            draws from (its seed, 0), like the first image of a call with that seed.
-        count: number of images.
-        device: of the numbers.
-
-    Raises: ValueError if there is not one seed for each image.
-    """
-
-    def __init__(self, seed: int | Sequence[int], count: int, device: torch.device) -> None:
-        if not isinstance(seed, int) and len(seed) != count:
-            raise ValueError(
-                f"seed must be one number or {count}, one for each image, got {len(seed)} (seed)"
-            )
-        self.seed, self.device = seed, device
-
-    def normal(self, purpose: str, visit: int, rows: range, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal numbers for some of the images, (len(rows), *shape)."""
-        if isinstance(self.seed, int):
-            keys = torch.arange(rows.start, rows.stop, device=self.device)
-            return random.normal(self.seed, purpose, keys, visit, shape)
-        first = torch.zeros(1, dtype=torch.int64, device=self.device)
-        return torch.cat([random.normal(int(self.seed[i]), purpose, first, visit, shape) for i in rows])
-
-
-@contextmanager
-def progress_bar(enabled: bool, total: int) -> Iterator[Callable[[], None]]:
-    """Gives a function that advances a bar with the time left by one step."""
-    if not enabled:
-        yield lambda: None
-        return
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-        task = bar.add_task("sampling", total=total)
-        yield lambda: bar.advance(task)

@@ -66,6 +66,21 @@ def has_bf16(device: torch.device, root: Path = Path("/")) -> bool:
     return bool(flags & BF16_FLAGS)
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def as_dtype(value: str | torch.dtype) -> torch.dtype:
+    """The dtype of a name: "fp32", "bf16" or "fp16".
+
+    Raises: ValueError for another name.
+    """
+    if isinstance(value, torch.dtype):
+        return value
+    if value not in DTYPES:
+        raise ValueError(f"dtype must be one of {list(DTYPES)}, got {value!r} (dtype)")
+    return DTYPES[value]
+
+
 def pick_device(name: str) -> torch.device:
     """The device of a name; "auto" is the first of cuda, mps and cpu that is there.
 

@@ -1,0 +1,132 @@
+"""The arguments that all pipelines share: their documentation, defaults and checks."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, TypedDict
+
+from torch import Tensor
+
+from ldm.schedulers.base import Scheduler
+
+Grid = Callable[[int, int], Tensor]
+OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
+OUTPUTS = ("pil", "tensor", "latent")
+
+
+class Options(TypedDict, total=False):
+    """What the call of every pipeline takes, see `Settings`."""
+
+    negative_prompt: str | Sequence[str] | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    seed: int | Sequence[int]
+    num_images_per_prompt: int
+    scheduler: Scheduler | None
+    timesteps: Grid | None
+    eta: float | None
+    clip_skip: int
+    output: str
+    on_step: OnStep | None
+    progress: bool
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The arguments that all pipelines share.
+
+    Args:
+        negative_prompt: what to lead away from, one for all prompts or one for each; None: nothing.
+        num_inference_steps: steps on the way from pure noise; as many are run, fewer with `strength`. None:
+            the model's own setting, as for the next one.
+        guidance_scale: w in eps_u + w (eps_c - eps_u), >= 0; at 1 the net runs once a step on the prompts
+            alone, else once a step on a batch of two.
+        seed: one number s, then image i of the call (in the order of the prompts, those of a prompt
+            together) is a function of (s, i); or one number for each image, which is then the image that a
+            call with that seed makes first. Batch sizes and positions do not matter.
+        num_images_per_prompt: images of each prompt.
+        scheduler: the reverse-step rule; None: the model's own.
+        timesteps: grid function (num_train_timesteps, num_steps) -> times; None: the model's own.
+        eta: replaces the scheduler's stochasticity, for schedulers that have one.
+        clip_skip: layers to leave out at the end of a CLIP text encoder, besides those that the model does.
+        output: "pil", "tensor" (images (n, c, h, w) in [-1, 1]) or "latent" (normalised latents).
+        on_step: called after each step of each batch with the step's index, its latents and the current
+            estimate of x0 (`Pipeline.decode` makes a preview of it); what it returns, if not None, replaces
+            the latents. It may raise `StopSampling` to end the batch there with the estimate as the result.
+        progress: show a bar with the time left.
+        batch_size: images made at once; bounds the memory.
+    """
+
+    negative_prompt: str | Sequence[str] | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int | Sequence[int] = 0
+    num_images_per_prompt: int = 1
+    scheduler: Scheduler | None = None
+    timesteps: Grid | None = None
+    eta: float | None = None
+    clip_skip: int = 0
+    output: str = "pil"
+    on_step: OnStep | None = None
+    progress: bool = False
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("num_images_per_prompt", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)} ({name})")
+        if self.output not in OUTPUTS:
+            raise ValueError(f"output must be one of {OUTPUTS}, got {self.output!r} (output)")
+        scale = self.guidance_scale
+        if scale is not None and not (math.isfinite(scale) and scale >= 0.0):
+            raise ValueError(f"guidance_scale must be a number >= 0, got {scale} (guidance_scale)")
+
+
+def settings(options: Mapping[str, Any]) -> Settings:
+    """The settings of a call.
+
+    Raises: TypeError for a name that no pipeline takes; ValueError for values out of range.
+    """
+    names = [field.name for field in dataclasses.fields(Settings)]
+    for name in options:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; allowed besides: {', '.join(names)}"
+            raise TypeError(f"unknown argument {name!r}{hint}")
+    return Settings(**options)
+
+
+def steps_to_run(strength: float, num_steps: int) -> int:
+    """floor(strength N) of the N steps, exact for the number as it is written: 0.57 of 100 is 57.
+
+    Args:
+        strength: in (0, 1].
+        num_steps: N.
+
+    Raises: ValueError if strength is out of range or too small for a single step.
+    """
+    if not (math.isfinite(strength) and 0.0 < strength <= 1.0):
+        raise ValueError(f"strength must be in (0, 1], got {strength} (strength)")
+    steps = math.floor(Fraction(str(strength)) * num_steps)
+    if steps == 0:
+        raise ValueError(
+            f"strength must be at least 1/{num_steps} with {num_steps} steps, got {strength}: no step is "
+            f"left (strength, num_inference_steps)"
+        )
+    return steps
+
+
+def with_eta(scheduler: Any, eta: float | None) -> Any:
+    """The scheduler with another eta.
+
+    Raises: ValueError if the scheduler has none.
+    """
+    if eta is None:
+        return scheduler
+    if not hasattr(scheduler, "eta"):
+        raise ValueError(f"eta cannot be set for {type(scheduler).__name__}, which has none; got {eta} (eta)")
+    return dataclasses.replace(scheduler, eta=eta)
