@@ -1,46 +1,212 @@
+"""ldm-sample: names, prompts, modes, replaying, sharing the work."""
+
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
 
+from ldm.cli import sample
 from ldm.cli.config import ConfigError
-from ldm.cli.sample import main, output_paths, slug
+from ldm.cli.sample import items, main, output_paths, read_prompts, slug
+from ldm.pipelines.base import shipped_model
+
+FAST = ["threads=1", "num_inference_steps=2"]
+
+
+def config(**changes):
+    defaults = {"prompt": None, "prompts": None, "output": None, "overwrite": False, "seed": 0}
+    return OmegaConf.create(defaults | {"num_images_per_prompt": 1, "negative_prompt": None} | changes)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def recipe_of(path):
+    with Image.open(path) as image:
+        return json.loads(image.text["ldm"])
 
 
 def test_names_come_from_prompts():
     assert slug("Red heart, on a BLUE background!") == "red-heart-on-a-blue-background"
     assert slug("?!") == "image"
-    assert output_paths(None, ["red heart"], 1, False) == [Path("outputs/red-heart.png")]
+    assert output_paths(config(), ["red heart"]) == [Path("outputs/red-heart.png")]
 
 
 def test_several_images_are_numbered(tmp_path):
-    paths = output_paths(str(tmp_path / "a.png"), ["x", "y"], 2, False)
+    paths = output_paths(config(output=str(tmp_path / "a.png"), num_images_per_prompt=2), ["x", "y"])
     assert [p.name for p in paths] == ["a-0000.png", "a-0001.png", "a-0002.png", "a-0003.png"]
-    paths = output_paths(None, ["x", "y"], 1, False)
-    assert [p.name for p in paths] == ["x-0000.png", "y-0001.png"]
+    assert [p.name for p in output_paths(config(), ["x", "y"])] == ["x-0000.png", "y-0001.png"]
 
 
-def test_existing_files_are_refused_before_anything_is_loaded(tmp_path):
-    (tmp_path / "a-0001.png").touch()
-    with pytest.raises(ConfigError, match=r"a-0001\.png exists.*overwrite=true"):
-        output_paths(str(tmp_path / "a.png"), ["x", "y"], 1, False)
-    assert len(output_paths(str(tmp_path / "a.png"), ["x", "y"], 1, True)) == 2
+def test_a_file_of_prompts_fills_a_folder(folder):
+    Path("sunny days.txt").write_text("pizza\n\n  rocket  \n")
+    cfg = config(prompts="sunny days.txt")
+    assert read_prompts(cfg) == ["pizza", "rocket"]
+    assert output_paths(cfg, ["pizza", "rocket"]) == [
+        Path("outputs/sunny days/0000.png"),
+        Path("outputs/sunny days/0001.png"),
+    ]
+    with pytest.raises(ConfigError, match="output: must be a folder"):
+        output_paths(config(prompts="sunny days.txt", output="a.png"), ["pizza"])
+
+
+def test_existing_files_are_refused_before_anything_is_loaded(folder, capsys):
+    Path("a-0001.png").touch()
+    line = ["prompt=[x,y]", "output=a.png", "checkpoint=/no/such/file"]
+    assert main(line) == 2
+    assert "a-0001.png exists; choose another output or overwrite=true" in capsys.readouterr().err
+    assert main([*line, "overwrite=true"]) == 2
+    assert "/no/such/file" in capsys.readouterr().err
+
+
+def test_image_i_has_the_seed_plus_i():
+    cfg = config(seed=7, num_images_per_prompt=2, negative_prompt=["u", "v"])
+    found = [(i["prompt"], i["negative_prompt"], i["seed"]) for i in items(cfg, ["x", "y"])]
+    assert found == [("x", "u", 7), ("x", "u", 8), ("y", "v", 9), ("y", "v", 10)]
+    assert [i["seed"] for i in items(config(seed=[5, 3]), ["x", "y"])] == [5, 3]
+    with pytest.raises(ConfigError, match="seed: must be one or 2, got 3"):
+        items(config(seed=[1, 2, 3]), ["x", "y"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "prompt"),
+        ([], "prompt: give either prompt=TEXT"),
+        (["prompt=x", "prompts=y"], "prompt: give either"),
+        (["prompts=/no/such.txt"], "prompts: no file at /no/such.txt"),
         (["prompt=x", "output=a.jpg"], ".png"),
         (["prompt=x", "checkpoint=/no/such/file"], "/no/such/file"),
+        (["prompt=x", "checkpoint=owner/absent"], "could not be had from the hub"),
         (["prompt=x", "guidence_scale=3"], "guidance_scale"),
         (["prompt=x", "device=tpu"], "device"),
+        (["prompt=x", "dtype=fp8"], "dtype must be one of"),
         (["prompt=x", "mode=video"], "mode"),
+        (["prompt=x", "mode=img2img"], "image: needs a value"),
+        (["prompt=x", "mode=img2img", "image=/no/such.png"], "image: no file at /no/such.png"),
+        (["prompt=x", "clip_skip=1"], "clip_skip must be 0"),
+        (["prompt=x", "batch_size=0"], "batch_size: must be at least 1"),
+        (["prompt=x", "negative_prompt=[a,b]"], "negative_prompt: must be one or 1, got 2"),
+        (["replay=/no/such.png"], "replay: no image at /no/such.png"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(arguments, says, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_mistake_is_one_line_and_status_2(arguments, says, folder, capsys):
     assert main(arguments) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert says in lines[0]
-    assert not list(tmp_path.iterdir())
+    assert not list(folder.iterdir())
+
+
+def test_an_image_is_made_again_bit_for_bit(folder):
+    """From a batch of two, by a sampler that draws noise at each step; never over the original."""
+    line = ["prompt=[pizza,rocket]", "seed=3", "scheduler=ddpm", "scale=2", *FAST]
+    assert main(line) == 0
+    first = Path("outputs/rocket-0001.png")
+    assert main([f"replay={first}", "threads=1"]) == 2  # it is there
+    assert main([f"replay={first}", "output=again.png", "threads=1"]) == 0
+    assert Path("again.png").read_bytes() == first.read_bytes()
+    recipe = recipe_of(first)
+    assert (recipe["prompt"], recipe["seed"], recipe["kind"]) == ("rocket", 4, "text2img")
+    assert recipe["scheduler"]["_target_"] == "ldm.schedulers.ddpm.DDPM"
+    assert len(recipe["sha256"]["checkpoint"]) == 64
+
+
+def test_an_image_from_an_image_is_made_again(folder):
+    assert main(["prompt=pizza", "output=in.png", *FAST]) == 0
+    edit = ["mode=img2img", "image=in.png", "strength=0.5", "prompt=rocket", "output=out.png", *FAST]
+    assert main(edit) == 0
+    assert main(["replay=out.png", "output=again.png", "threads=1"]) == 0
+    assert Path("again.png").read_bytes() == Path("out.png").read_bytes()
+    assert (pixels("out.png") != pixels("in.png")).any()
+    Path("in.png").write_bytes(Path("out.png").read_bytes())
+    assert main(["replay=out.png", "output=b.png", "threads=1"]) == 2
+    assert not Path("b.png").exists()
+
+
+def test_inpainting_leaves_the_rest_as_it_is(folder):
+    assert main(["prompt=pizza", "output=in.png", *FAST]) == 0
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 8:40] = 255
+    Image.fromarray(mask).save("mask.png")
+    line = ["mode=inpaint", "image=in.png", "mask=mask.png", "prompt=rocket", "output=out.png", *FAST]
+    assert main(line) == 0
+    changed = (pixels("out.png") != pixels("in.png")).any(-1)
+    assert not changed[mask == 0].any()
+    assert changed[mask == 255].mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "holds no recipe"),
+        ("{", "cannot be read"),
+        ('{"kind": "text2img"}', "holds no recipe"),
+        (
+            '{"kind": "text2img", "prompt": "x", "negative_prompt": null, "seed": 0, "sha256": {},'
+            '"checkpoint": null, "variant": null, "prediction": null, "ema": true, "dtype": "fp32",'
+            '"vae_slicing": false,'
+            '"vae_tiling": false, "scheduler": {"_target_": "os.system", "command": "touch owned"}}',
+            "_target_ must start with one of",
+        ),
+    ],
+)
+def test_a_recipe_runs_nothing_and_is_checked(text, says, folder, capsys):
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    if text is not None:
+        info.add_itxt("ldm", text)
+    Image.new("RGB", (8, 8)).save("a.png", pnginfo=info)
+    assert main(["replay=a.png", "output=b.png", "threads=1"]) == 2
+    assert says in capsys.readouterr().err
+    assert sorted(p.name for p in folder.iterdir()) == ["a.png"]
+
+
+def test_ranks_share_the_prompts_of_a_file(folder, monkeypatch):
+    """Two processes write what one writes, each its own part."""
+    Path("p.txt").write_text("pizza\nrocket\npenguin\napple\nrose\n")
+    line = ["prompts=p.txt", "batch_size=2", *FAST]
+    assert main([*line, "output=one"]) == 0
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert main([*line, "output=two"]) == 0
+        assert len(list(Path("two").iterdir())) == (3, 5)[rank]
+    for path in Path("one").iterdir():
+        assert (Path("two") / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_checkpoint_that_has_changed_is_not_replayed(folder, capsys):
+    with shipped_model() as path:
+        Path("m.safetensors").write_bytes(path.read_bytes())
+    assert main(["checkpoint=m.safetensors", "prompt=pizza", "output=a.png", *FAST]) == 0
+    from ldm.checkpoints import load_model, save_model
+
+    loaded = load_model("m.safetensors", dtype=torch.bfloat16)
+    save_model("m.safetensors", loaded.components, loaded.config)
+    assert main(["replay=a.png", "output=b.png", "threads=1"]) == 2
+    assert "replay: the checkpoint is gone or not what it was" in capsys.readouterr().err
+
+
+def test_a_prompt_of_several_kinds_of_devices_is_told_apart(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert sample._own_device("auto") == "cuda:1"
+    assert sample._own_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert sample._own_device("auto") == "auto"

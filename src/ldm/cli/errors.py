@@ -32,7 +32,8 @@ def describe(error: BaseException) -> tuple[int, str | None]:
     if isinstance(error, HydraException):
         return USAGE, _one_line(str(error))
     if isinstance(error, OSError):
-        return (USAGE if isinstance(error, FileNotFoundError) else FAILURE), _describe_os(error)
+        usage = isinstance(error, FileNotFoundError | FileExistsError)
+        return (USAGE if usage else FAILURE), _describe_os(error)
     if "No space left on device" in str(error):
         return FAILURE, _one_line(str(error))
     if any(kind.__name__ == "MisconfigurationException" for kind in type(error).__mro__):  # Lightning's

@@ -1,25 +1,28 @@
-"""ldm-sample: images from prompts, written as PNGs that carry their recipe."""
+"""ldm-sample: images from prompts, images and masks, written as PNGs that carry their recipe."""
 
-import json
+import os
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ldm.cli.app import entry
-from ldm.cli.config import ConfigError, build
+from ldm.cli.config import ConfigError
+from ldm.cli.recipe import (
+    CALL,
+    FILES,
+    NODES,
+    READING,
+    check_digests,
+    digests,
+    read_recipe,
+    recipe,
+    request_of,
+)
 
-RECIPE = [  # settings that keep their name from the command line to the pipeline and the PNG
-    "negative_prompt",
-    "num_images_per_prompt",
-    "seed",
-    "num_inference_steps",
-    "guidance_scale",
-    "eta",
-    "height",
-    "width",
-]
+PIPELINES = {"text2img": "Text2ImagePipeline", "img2img": "Image2ImagePipeline", "inpaint": "InpaintPipeline"}
 
 
 def slug(text: str) -> str:
@@ -27,75 +30,202 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "image"
 
 
-def output_paths(
-    output: str | None, prompts: list[str], images_per_prompt: int, overwrite: bool
-) -> list[Path]:
-    """Where the images go.
+def read_prompts(cfg: DictConfig) -> list[str]:
+    """The prompts of the command line or of a file, one a line; empty lines are left out.
 
-    Args:
-        output: path of the PNG, or None for outputs/PROMPT.png.
-        prompts: the prompts.
-        images_per_prompt: images of each; with more than one image in all, paths are numbered.
-        overwrite: whether files may exist.
-
-    Raises: ConfigError if a file exists, or is no PNG.
+    Raises: ConfigError if there is none, or both were given.
     """
-    if output is not None and Path(output).suffix.lower() != ".png":
-        raise ConfigError(f"output: must end in .png, got {output!r}")
-    count = len(prompts) * images_per_prompt
-    base = [Path(output) if output else Path("outputs") / f"{slug(p)}.png" for p in prompts]
-    paths = [
-        path.with_name(f"{path.stem}-{i * images_per_prompt + j:04d}.png") if count > 1 else path
-        for i, path in enumerate(base)
-        for j in range(images_per_prompt)
-    ]
+    if (cfg.prompt is None) == (cfg.prompts is None):
+        raise ConfigError(
+            "prompt: give either prompt=TEXT (or a list) or prompts=FILE with one prompt a line"
+        )
+    if cfg.prompt is not None:
+        return [cfg.prompt] if isinstance(cfg.prompt, str) else [str(p) for p in cfg.prompt]
+    path = Path(cfg.prompts)
+    if not path.is_file():
+        raise ConfigError(f"prompts: no file at {path}")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    if not (found := [line for line in lines if line]):
+        raise ConfigError(f"prompts: {path} holds no prompt")
+    return found
+
+
+def output_paths(cfg: DictConfig, prompts: list[str]) -> list[Path]:
+    """Where the images go: one path for each.
+
+    Raises: ConfigError if it is no PNG or, for a file of prompts, no folder.
+    """
+    each, count = cfg.num_images_per_prompt, len(prompts) * cfg.num_images_per_prompt
+    if cfg.prompts is not None:
+        folder = Path(cfg.output or Path("outputs") / Path(cfg.prompts).stem)
+        if folder.is_file() or folder.suffix.lower() == ".png":
+            raise ConfigError(f"output: must be a folder for a file of prompts, got {folder}")
+        width = max(4, len(str(count - 1)))
+        paths = [folder / f"{i:0{width}d}.png" for i in range(count)]
+    else:
+        if cfg.output is not None and Path(cfg.output).suffix.lower() != ".png":
+            raise ConfigError(f"output: must end in .png, got {cfg.output!r}")
+        base = [Path(cfg.output) if cfg.output else Path("outputs") / f"{slug(p)}.png" for p in prompts]
+        paths = [
+            path.with_name(f"{path.stem}-{i * each + j:04d}.png") if count > 1 else path
+            for i, path in enumerate(base)
+            for j in range(each)
+        ]
+    return paths
+
+
+def refuse_existing(paths: list[Path], overwrite: bool) -> None:
+    """Raises ConfigError if one of the files exists and may not be replaced."""
     if not overwrite and (existing := [p for p in paths if p.exists()]):
         raise ConfigError(f"output: {existing[0]} exists; choose another output or overwrite=true")
-    return paths
+
+
+def items(cfg: DictConfig, prompts: list[str]) -> list[dict[str, Any]]:
+    """Prompt, negative prompt and seed of each image.
+
+    Raises: ConfigError if the seeds or negative prompts are not as many as they must be.
+    """
+    each, negative, seed = cfg.num_images_per_prompt, cfg.negative_prompt, cfg.seed
+    if each < 1:
+        raise ConfigError(f"num_images_per_prompt: must be at least 1, got {each}")
+    count = len(prompts) * each
+    negatives = [negative] * len(prompts) if negative is None or isinstance(negative, str) else list(negative)
+    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
+    for name, values, wanted in (("negative_prompt", negatives, len(prompts)), ("seed", seeds, count)):
+        if len(values) != wanted:
+            raise ConfigError(f"{name}: must be one or {wanted}, got {len(values)}")
+    return [
+        {"prompt": prompts[i // each], "negative_prompt": negatives[i // each], "seed": seeds[i]}
+        for i in range(count)
+    ]
+
+
+def share() -> tuple[int, int]:
+    """Rank of this process and number of processes, as torchrun or srun say."""
+    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in os.environ and world in os.environ:
+            return int(os.environ[rank]), int(os.environ[world])
+    return 0, 1
 
 
 @entry("sample")
 def main(cfg: DictConfig) -> None:
     """Samples the prompts and writes the images."""
-    prompts = [cfg.prompt] if isinstance(cfg.prompt, str) else list(cfg.prompt)
-    paths = output_paths(cfg.output, prompts, cfg.num_images_per_prompt, cfg.overwrite)
+    if cfg.replay is not None:
+        replay(cfg)
+        return
+    if cfg.batch_size < 1:
+        raise ConfigError(f"batch_size: must be at least 1, got {cfg.batch_size}")
+    prompts = read_prompts(cfg)
+    images, paths = items(cfg, prompts), output_paths(cfg, prompts)
+    rank, world = share()
+    parts = [slice(i, i + cfg.batch_size) for i in range(0, len(images), cfg.batch_size)][rank::world]
+    refuse_existing([path for part in parts for path in paths[part]], cfg.overwrite)
+    with ExitStack() as stack:
+        sampler = Sampler(request_of(cfg), cfg, stack)
+        for part in parts:
+            for i, image in enumerate(sampler(images[part])):
+                sampler.save(image, paths[part][i], images[part], i, cfg.scale)
 
-    from ldm.pipelines.text2img import Text2ImagePipeline
-    from ldm.utils.device import pick_device, set_threads
-    from ldm.utils.image_io import save_png
 
-    set_threads(cfg.threads)
-    device = pick_device(cfg.device)
-    pipeline = Text2ImagePipeline.from_pretrained(cfg.checkpoint).to(device)
-    given = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(given, dict)
-    arguments = {name: given[name] for name in RECIPE}
-    for name in ("guidance_scale", "eta"):  # 4 on the command line is an int
-        arguments[name] = None if arguments[name] is None else float(arguments[name])
-    images = pipeline(
-        prompt=prompts,
-        scheduler=_built(cfg.get("scheduler")),
-        timesteps=_built(cfg.get("timesteps")),
-        progress=True,
-        **arguments,
-    )
-    assert isinstance(images, list)
-    recipe = {**arguments, "checkpoint": cfg.checkpoint or "emoji", "scheduler": _plain(cfg.get("scheduler"))}
-    for i, (path, image) in enumerate(zip(paths, images, strict=True)):
-        own = {"prompt": prompts[i // cfg.num_images_per_prompt], "image": i, **recipe}
+def replay(cfg: DictConfig) -> None:
+    """Makes the image of a PNG again.
+
+    Raises: ConfigError if the PNG has no recipe, or what it was made from has changed.
+    """
+    request = read_recipe(cfg.replay)
+    own = {name: request.pop(name) for name in ("prompt", "negative_prompt", "seed")}
+    batch, index = request.pop("batch", [own]), request.pop("index", 0)
+    scale, wanted = request.pop("scale", 1), request.pop("sha256")
+    request.pop("ldm", None)
+    path = Path(cfg.output or Path("outputs") / Path(cfg.replay).name)
+    refuse_existing([path], cfg.overwrite)
+    with ExitStack() as stack:
+        sampler = Sampler(request, cfg, stack, wanted)
+        sampler.save(sampler(batch)[index], path, batch, index, scale)
+
+
+class Sampler:
+    """A pipeline with the arguments of a request.
+
+    Args:
+        request: what is asked for, see `request_of`.
+        cfg: device and threads.
+        stack: keeps the shipped model's file while it is read.
+        wanted: digests that the files must have; None for any.
+
+    Raises: ConfigError for files that are not there or have changed.
+    """
+
+    def __init__(
+        self, request: dict[str, Any], cfg: DictConfig, stack: ExitStack, wanted: dict[str, str] | None = None
+    ) -> None:
+        kind = request.get("kind")
+        if kind not in PIPELINES:
+            raise ConfigError(f"mode: must be one of {sorted(PIPELINES)}, got {kind!r}")
+        for name in FILES:
+            if name in request and not Path(request[name]).is_file():
+                raise ConfigError(f"{name}: no file at {request[name]}")
+        import ldm
+        from ldm.checkpoints.construct import construct
+        from ldm.pipelines.base import shipped_model
+        from ldm.utils.device import pick_device, set_threads
+        from ldm.utils.image_io import load_image
+
+        set_threads(cfg.threads)
+        checkpoint = request["checkpoint"] or stack.enter_context(shipped_model())
+        self.request, self.hashes = request, digests(request, Path(checkpoint))
+        if wanted is not None:
+            check_digests(self.hashes, wanted)
+        options = {name: request[name] for name in READING}
+        self.pipeline: Any = getattr(ldm, PIPELINES[kind]).from_pretrained(
+            checkpoint, device=pick_device(_own_device(cfg.device)), **options
+        )
+        if request["vae_slicing"]:
+            self.pipeline.enable_vae_slicing()
+        if request["vae_tiling"]:
+            self.pipeline.enable_vae_tiling()
+        self.arguments = {name: request[name] for name in CALL if name in request}
+        nodes = {name: request[name] for name in NODES if request.get(name) is not None}
+        self.arguments |= {name: construct(node, name) for name, node in nodes.items()}
+        size = tuple(request["size"]) if request.get("size") else None
+        for name in FILES:
+            if name in request:
+                self.arguments[name] = load_image(request[name], size, "L" if name == "mask" else "RGB")
+
+    def __call__(self, batch: list[dict[str, Any]]) -> list[Any]:
+        """Images of a batch."""
+        columns = {name: [item[name] for item in batch] for name in ("prompt", "seed")}
+        negatives = [item["negative_prompt"] or "" for item in batch]
+        made: list[Any] = self.pipeline(
+            **columns,
+            negative_prompt=negatives if any(negatives) else None,
+            batch_size=len(batch),
+            progress=True,
+            **self.arguments,
+        )
+        return made
+
+    def save(self, image: Any, path: Path, batch: list[dict[str, Any]], index: int, scale: int) -> None:
+        """Writes an image with its recipe and prints where it is."""
+        from ldm.utils.image_io import save_png
+
+        if scale > 1:
+            image = image.resize((image.width * scale, image.height * scale), 0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if cfg.scale > 1:
-            image = image.resize((image.width * cfg.scale, image.height * cfg.scale), 0)
-        save_png(image, path, {"ldm": json.dumps(own)})
+        save_png(image, path, recipe(self.request, self.hashes, batch, index, scale))
         print(path)
 
 
-def _built(node: DictConfig | None) -> Any:
-    return None if node is None else build(node)
+def _own_device(name: str) -> str:
+    """The device of this process among several on one machine."""
+    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
+    if local is None or name not in ("auto", "cuda"):
+        return name
+    import torch
 
-
-def _plain(node: DictConfig | None) -> Any:
-    return None if node is None else OmegaConf.to_container(node, resolve=True)
+    count = torch.cuda.device_count()
+    return f"cuda:{int(local) % count}" if count else name
 
 
 if __name__ == "__main__":

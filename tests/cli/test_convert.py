@@ -1,0 +1,51 @@
+"""ldm-convert: every way, and its mistakes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.checkpoints import load_model, save_model
+from ldm.cli.convert import main
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture
+def model(stable_diffusion, tmp_path, monkeypatch):
+    """A small model in a file of ours, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    made = stable_diffusion("sd1", 0)
+    save_model("a.safetensors", made.components, made.config)
+    return made
+
+
+def test_there_and_back(model, capsys):
+    assert main(["input=a.safetensors", "output=folder", "format=diffusers"]) == 0
+    assert main(["input=folder", "output=single.ckpt", "format=original"]) == 0
+    assert main(["input=single.ckpt", "output=b.safetensors", "dtype=bf16"]) == 0
+    assert capsys.readouterr().out.split() == ["folder", "single.ckpt", "b.safetensors"]
+    loaded = load_model("b.safetensors", dtype=None)
+    weight = loaded.components["backbone"].conv_in.weight
+    assert torch.equal(weight, model.components["backbone"].conv_in.weight.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["output=b.safetensors"], "input: needs a value"),
+        (["input=absent.ckpt", "output=b.safetensors"], "absent.ckpt"),
+        (["input=a.safetensors", "output=b.safetensors", "format=onnx"], "format must be one of"),
+        (["input=a.safetensors", "output=a.safetensors"], "exists"),
+        (["input=a.safetensors", "output=b.safetensors", "dtype=int8"], "dtype must be one of"),
+        (["input=a.safetensors", "output=b.safetensors", "fromat=ldm"], "did you mean 'format'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments, says, model, capsys):
+    before = Path("a.safetensors").read_bytes()
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert says in lines[0]
+    assert [p.name for p in Path().iterdir()] == ["a.safetensors"]
+    assert Path("a.safetensors").read_bytes() == before

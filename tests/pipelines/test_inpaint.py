@@ -1,0 +1,112 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm import InpaintPipeline
+from ldm.checkpoints.assemble import LoadedModel
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+FAST: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 3.0}
+SIZE = (32, 24)
+
+
+@pytest.fixture(params=["inpaint", "sd1"])
+def pipeline(request: pytest.FixtureRequest, stable_diffusion: Callable[..., LoadedModel]) -> InpaintPipeline:
+    """A net that reads masks, and one that does not."""
+    model = stable_diffusion(request.param, 0, f8=True)
+    return InpaintPipeline(**model.components, config=model.config)
+
+
+def picture(seed: int = 0, size: tuple[int, int] = SIZE) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def disc(size: tuple[int, int] = SIZE) -> Image.Image:
+    """A mask with a soft edge that no grid of latents follows."""
+    y, x = np.mgrid[0 : size[1], 0 : size[0]]
+    return Image.fromarray((255 * np.exp(-((x - 15) ** 2 + (y - 10) ** 2) / 90)).astype(np.uint8))
+
+
+def test_outside_the_mask_the_image_is_the_input_bit_for_bit(pipeline: InpaintPipeline):
+    made = pipeline(["a cat", "a dog"], image=picture(), mask=disc(), num_images_per_prompt=2, **FAST)
+    white = np.asarray(disc()) >= 128
+    assert 0 < white.sum() < white.size
+    for image in made:
+        assert np.array_equal(np.asarray(image)[~white], np.asarray(picture())[~white])
+        assert (np.asarray(image)[white] != np.asarray(picture())[white]).any()
+
+
+def test_an_image_depends_on_its_own_seed_only(pipeline: InpaintPipeline):
+    options = {"mask": disc(), "output": "tensor", **FAST}
+    together = pipeline(["a", "b"], image=[picture(0), picture(1)], seed=[8, 3], **options)
+    alone = pipeline("b", image=picture(1), seed=3, **options)
+    assert torch.allclose(together[1:2], alone, atol=1e-4)
+
+
+def test_an_empty_mask_changes_nothing(pipeline: InpaintPipeline):
+    black = Image.new("L", SIZE)
+    assert np.array_equal(
+        np.asarray(pipeline("a", image=picture(), mask=black, **FAST)), np.asarray(picture())
+    )
+
+
+def test_strength_is_the_share_of_steps(pipeline: InpaintPipeline):
+    seen: list[int] = []
+    pipeline("a", image=picture(), mask=disc(), strength=0.7, on_step=lambda i, x, x0: seen.append(i), **FAST)
+    assert seen == [0, 1]
+
+
+def test_the_net_that_reads_masks_never_sees_what_is_under_it(stable_diffusion: Callable[..., LoadedModel]):
+    model = stable_diffusion("inpaint", 0, f8=True)
+    pipeline = InpaintPipeline(**model.components, config=model.config)
+    white = np.asarray(disc()) >= 128
+    other = np.where(white[:, :, None], np.asarray(picture(5)), np.asarray(picture()))
+    seen: list[Tensor] = []
+    encode = pipeline.autoencoder.encode
+    pipeline.autoencoder.encode = lambda image: seen.append(image.clone()) or encode(image)
+    options = {"mask": disc(), "output": "tensor", **FAST}
+    first = pipeline("a", image=picture(), **options)
+    second = pipeline("a", image=Image.fromarray(other), **options)
+    assert torch.equal(first, second)
+    masked = [image for image in seen if bool((image[0, :, torch.from_numpy(white)] == 0).all())]
+    assert len(masked) == 2
+
+
+def test_a_plain_net_ends_with_the_images_latents_outside_the_mask(
+    stable_diffusion: Callable[..., LoadedModel],
+):
+    model = stable_diffusion("sd1", 0, f8=True)
+    pipeline = InpaintPipeline(**model.components, config=model.config)
+    mask = np.zeros((24, 32), np.uint8)
+    mask[8:16, 8:24] = 255
+    z = pipeline("a", image=picture(), mask=Image.fromarray(mask), output="latent", **FAST)
+    expected = pipeline("b", image=picture(), mask=Image.new("L", SIZE), output="latent", **FAST)
+    small = torch.from_numpy(mask[::8, ::8] > 0)
+    assert torch.equal(z[:, :, ~small], expected[:, :, ~small])
+    assert not torch.equal(z[:, :, small], expected[:, :, small])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask": disc((32, 32))}, r"mask must be of the image's size, 32 x 24, got 32 x 32 \(mask\)"),
+        ({"mask": [disc(), disc()]}, r"mask must be one or 1, one for each image, got 2 \(mask\)"),
+        ({"mask": disc(), "strength": 2.0}, r"strength must be in \(0, 1\]"),
+    ],
+)
+def test_arguments_out_of_range_are_named(pipeline: InpaintPipeline, options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        pipeline("a", image=picture(), **FAST, **options)
+
+
+def test_other_input_channels_are_not_understood(stable_diffusion: Callable[..., LoadedModel]):
+    model = stable_diffusion("sd1", 0, f8=True)
+    model.components["backbone"].in_channels = 6
+    with pytest.raises(ValueError, match="6 input channels for latents of 4 is not understood"):
+        InpaintPipeline(**model.components, config=model.config)("a", image=picture(), mask=disc(), **FAST)
