@@ -9,12 +9,12 @@ STAMP := $(VENV)/.installed
 TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint type test test-slow train sample bench clean ci
+.PHONY: help install demo lint type test test-slow train sample convert bench clean ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo '  ARGS="..."  overrides for train and sample, options for test, for example: make train ARGS="experiment=tiny"'
+	@echo '  ARGS="..."  overrides for train, sample and convert, options for test, for example: make train ARGS="experiment=tiny"'
 	@echo '  PYTHON=...  the Python (>= 3.11) that makes .venv;  CONSTRAINTS=  newest versions instead of the tested ones'
 
 install: $(STAMP) ## Make .venv and install the project with all extras, unless that is done
@@ -34,6 +34,9 @@ train: install ## Train: make train ARGS="experiment=tiny"
 
 sample: install ## Sample: make sample ARGS='prompt="red heart"'
 	$(BIN)/ldm-sample $(ARGS)
+
+convert: install ## Convert a checkpoint: make convert ARGS="input=FOLDER output=model.safetensors"
+	$(BIN)/ldm-convert $(ARGS)
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .

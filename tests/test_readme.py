@@ -5,6 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from ldm.checkpoints.converter import write_checkpoint
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
@@ -24,10 +27,26 @@ SMALL = [
 ]
 
 
-def main_of(command):
-    from ldm.cli import data, sample, train
+CHECKPOINT = "path/to/checkpoint"
 
-    return {"ldm-train": train.main, "ldm-sample": sample.main, "ldm-data": data.main}[command]
+
+def main_of(command):
+    from ldm.cli import convert, data, sample, train
+
+    mains = {"train": train.main, "sample": sample.main, "data": data.main, "convert": convert.main}
+    return mains[command.removeprefix("ldm-")]
+
+
+@pytest.fixture
+def with_checkpoint(stable_diffusion, tmp_path, monkeypatch):
+    """A working directory with a small checkpoint, an image, a mask and a file of prompts."""
+    monkeypatch.chdir(tmp_path)
+    Path(CHECKPOINT).parent.mkdir(parents=True)
+    write_checkpoint(stable_diffusion("sd1", 0, f8=True), Path(CHECKPOINT), "diffusers")
+    Image.new("RGB", (64, 64), "red").save("input.png")
+    Image.new("L", (64, 64), 255).save("mask.png")
+    Path("prompts.txt").write_text("a cat\na dog\n")
+    return tmp_path
 
 
 def test_there_are_commands_and_code():
@@ -41,7 +60,14 @@ def test_make_targets_of_the_readme_exist(line):
     assert re.search(rf"^{shlex.split(line)[1]}:", makefile, re.M)
 
 
-@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("ldm-sample")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        line
+        for line in SHELL
+        if line.startswith("ldm-sample") and CHECKPOINT not in line and "replay" not in line
+    ],
+)
 def test_sampling_commands_of_the_readme_run(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command, *arguments = shlex.split(line)
@@ -62,7 +88,44 @@ def test_training_commands_of_the_readme_run_in_miniature(line, tmp_path, monkey
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("code", PYTHON)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_commands_on_a_checkpoint_run_in_order(with_checkpoint):
+    """As written, but for fewer steps and a smaller image."""
+    lines = [line for line in SHELL if line.startswith(("ldm-sample", "ldm-convert"))]
+    lines = lines[next(i for i, line in enumerate(lines) if CHECKPOINT in line) :]
+    assert len(lines) == 8
+    for line in lines:
+        command, *arguments = shlex.split(line.replace("num_inference_steps=50", ""))
+        if command == "ldm-sample":
+            small = [] if "mode=" in line or "replay" in line else ["height=64", "width=64"]
+            arguments += [*small, *([] if "replay" in line else ["num_inference_steps=2"]), "threads=1"]
+        assert main_of(command)(arguments) == 0, line
+    sunset, again = Path("outputs/sunset.png"), Path("again.png")
+    assert sunset.read_bytes() == again.read_bytes()
+    assert len(list(Path("outputs/many").iterdir())) == 2
+    assert Path("single.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("code", [text for text in PYTHON if CHECKPOINT in text])
+def test_code_on_a_checkpoint_runs(code, with_checkpoint):
+    """As written, but on the CPU, with fewer steps and smaller images."""
+    small = {
+        '"cuda"': '"cpu"',
+        '"fp16"': '"fp32"',
+        "=50": "=2",
+        "512": "64",
+        'wearing a hat", ': 'on", height=64, width=64, ',
+    }
+    for ours, replacement in small.items():
+        assert ours in code
+        code = code.replace(ours, replacement)
+    exec(compile(code, "README.md", "exec"), {})
+    with Image.open("result.png") as result:
+        assert result.size == (64, 64)
+
+
+@pytest.mark.parametrize("code", [text for text in PYTHON if CHECKPOINT not in text])
 def test_code_of_the_readme_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})

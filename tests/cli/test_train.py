@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from ldm.cli import sample, train
 from ldm.evaluation.report import read_metrics
@@ -88,6 +89,21 @@ def test_the_model_samples_from_the_command_line_with_its_recipe(finished, tmp_p
     assert output.read_bytes() == first
 
 
+@pytest.mark.parametrize("ema", [True, False])
+def test_a_training_checkpoint_samples_like_the_model(ema, finished):
+    """The EMA weights are those of the model's file, in float16 there; the others are other ones."""
+    from ldm import Text2ImagePipeline
+
+    model = Text2ImagePipeline.from_pretrained(finished / "model.safetensors")
+    path = finished / "checkpoints" / "last.ckpt"
+    training = Text2ImagePipeline.from_pretrained(path, ema=ema)
+    assert training.config == model.config
+    for name in ("backbone", "text_encoder", "autoencoder"):
+        pairs = zip(getattr(training, name).parameters(), getattr(model, name).parameters(), strict=True)
+        same = all(torch.equal(a.half(), b.half()) for a, b in pairs)
+        assert same == (ema or name == "autoencoder")
+
+
 def test_grids_of_training_and_pipeline_show_the_same_images(finished):
     """The pipeline reads float16 weights: equal up to their rounding."""
     from ldm import Text2ImagePipeline
@@ -165,6 +181,9 @@ def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
     given = f"first_stage.checkpoint={finished}/autoencoder.safetensors"
     assert run(folder, given, "trainer.max_steps=2", "evaluation.retrieval=1") == 0
     assert not (folder / "autoencoder").exists()
+    states = [load_file(path / "autoencoder.safetensors") for path in (finished, folder)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 @pytest.mark.parametrize(

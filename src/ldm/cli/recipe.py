@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 
 from ldm.cli.config import ConfigError
 
@@ -79,6 +78,8 @@ def read_recipe(path: str) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise ConfigError(f"replay: no image at {path}")
+    from PIL import Image
+
     try:
         with Image.open(path) as image:
             value = json.loads(image.info.get(KEY, "null"))

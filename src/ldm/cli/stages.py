@@ -16,6 +16,7 @@ from torch import nn
 
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.native import save_model
+from ldm.checkpoints.training import training_metadata
 from ldm.cli.config import ConfigError, build
 from ldm.cli.summary import machine, revision
 from ldm.training.autoencoder import AutoencoderTraining
@@ -138,7 +139,10 @@ class Run:
         if stage.checkpoint is not None or saved.is_file():
             loaded = load_model(Path(stage.checkpoint or saved))
             self.autoencoder_node = loaded.config["autoencoder"]
-            return loaded.components["autoencoder"]
+            net = loaded.components["autoencoder"]
+            if not saved.is_file() and self._is_main_process():  # the run then holds all of its model
+                save_model(saved, {"autoencoder": net}, {"autoencoder": self.autoencoder_node})
+            return net
         if stage.task is None:
             net = build(self.cfg.autoencoder)()
             if any(True for _ in net.parameters()):
@@ -191,6 +195,8 @@ class Run:
         from ldm.cli.scores import score
 
         module: LatentDiffusion = build(self.cfg.task, autoencoder=autoencoder)
+        first_stage = "autoencoder.safetensors" if any(True for _ in autoencoder.parameters()) else None
+        module.metadata = training_metadata(self.model_config(), first_stage)
         self.fit(module, data, self.dir, {})
         if not self._is_main_process():
             return

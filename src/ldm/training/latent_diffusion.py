@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ldm.checkpoints.tensors import TRAINING
 from ldm.diffusion import random
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.sampling import sample
@@ -92,6 +93,7 @@ class LatentDiffusion(pl.LightningModule):
         self.caption_dropout, self.ema_decay = caption_dropout, ema_decay
         self.sample_posterior, self.image_size, self.seed = sample_posterior, image_size, seed
         self._cache = LatentCache() if cache_latents else None
+        self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
 
     @property
     def autoencoder(self) -> nn.Module:
@@ -182,6 +184,11 @@ class LatentDiffusion(pl.LightningModule):
         """One step, then the EMA twin follows: before any callback saves or draws, once per accumulation."""
         super().optimizer_step(*args, **kwargs)
         self._average.update(self.global_step + 1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what is needed to sample from the checkpoint."""
+        if self.metadata is not None:
+            checkpoint[TRAINING] = self.metadata
 
     @torch.no_grad()
     def sample_images(self, captions: list[str], seed: int) -> Tensor:
