@@ -97,6 +97,9 @@ def test_every_experiment_builds_and_denoises_on_the_meta_device(name):
     ("overrides", "count"),
     [
         (["backbone=sd15", "autoencoder=sd", "text_encoder=clip"], 859_520_964),
+        (["experiment=sd15"], 859_520_964),
+        (["experiment=sd2_base"], 865_910_724),
+        (["experiment=sd2_v"], 865_910_724),
         (
             ["backbone=ddpm_cifar10", "autoencoder=identity", "text_encoder=none", "first_stage=none"],
             35_746_307,
