@@ -20,6 +20,25 @@ def model(stable_diffusion, tmp_path, monkeypatch):
     return made
 
 
+def test_tensors_that_do_not_fit_are_listed_one_a_line(model, capsys):
+    weights = model.components["backbone"]
+    weights.conv_in.weight = torch.nn.Parameter(torch.zeros(32, 4, 5, 5))
+    del weights.conv_in.bias
+    weights.register_buffer("surprise", torch.zeros(3))
+    save_model("broken.safetensors", model.components, model.config)
+    assert main(["input=broken.safetensors", "output=b.safetensors"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("ldm-convert: broken.safetensors: 3 tensors do not fit")
+    assert [line.strip().split(" (")[0] for line in lines[1:]] == [
+        "backbone:",
+        "missing backbone.conv_in.bias",
+        "shape of backbone.conv_in.weight: expected",
+        "besides:",
+        "unexpected backbone.surprise",
+    ]
+    assert not Path("b.safetensors").exists()
+
+
 def test_there_and_back(model, capsys):
     assert main(["input=a.safetensors", "output=folder", "format=diffusers"]) == 0
     assert main(["input=folder", "output=single.ckpt", "format=original"]) == 0

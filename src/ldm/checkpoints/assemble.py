@@ -22,6 +22,10 @@ Names = Callable[[str, dict[str, Any], Iterable[str]], dict[str, tuple[str, ...]
 """Maps (component, its config, names of ours) to the names in the files, of one tensor or of three."""
 
 
+class MismatchError(ValueError):
+    """Tensors that do not fit a model; the message is a report of several lines."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
     """What a checkpoint holds.
@@ -97,7 +101,7 @@ def _core(shape: Iterable[int]) -> tuple[int, ...]:
 
 
 def _compare(source: Source, wanted: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
-    """Raises ValueError with all missing, unexpected and mis-shaped tensors, component by component.
+    """Raises MismatchError with all missing, unexpected and mis-shaped tensors, component by component.
 
     Args:
         source: the files.
@@ -121,7 +125,7 @@ def _compare(source: Source, wanted: Mapping[str, Mapping[str, tuple[int, ...]]]
     if lines:
         count = sum(line.startswith(" ") for line in lines)
         text = "\n  ".join(lines)
-        raise ValueError(f"{source.path}: {count} tensors do not fit the model in its config:\n  {text}")
+        raise MismatchError(f"{source.path}: {count} tensors do not fit the model in its config:\n  {text}")
 
 
 def assemble(source: Source, device: str | torch.device, dtype: torch.dtype | None) -> LoadedModel:

@@ -36,8 +36,10 @@ def describe(error: BaseException) -> tuple[int, str | None]:
         return (USAGE if usage else FAILURE), _describe_os(error)
     if "No space left on device" in str(error):
         return FAILURE, _one_line(str(error))
-    if any(kind.__name__ == "MisconfigurationException" for kind in type(error).__mro__):  # Lightning's
+    if _is(error, "MisconfigurationException"):  # Lightning's
         return USAGE, _one_line(str(error))
+    if _is(error, "MismatchError"):  # of tensors and a model: all of them are listed
+        return USAGE, str(error)
     if _raised_by_us(error.__traceback__):
         return (USAGE if isinstance(error, ValueError | TypeError) else FAILURE), _one_line(str(error))
     return FAILURE, None
@@ -47,6 +49,11 @@ def unknown_override(error: BaseException) -> str | None:
     """The key of an override that the config does not have, when that is what the error says."""
     found = re.match(r"Could not override '([^']+)'", str(error))
     return found.group(1) if found else None
+
+
+def _is(error: BaseException, name: str) -> bool:
+    """Whether an error is of a class of that name, whose module may not have been imported."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)
 
 
 def _one_line(text: str) -> str:
