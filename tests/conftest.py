@@ -2,15 +2,17 @@
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
-from ldm.checkpoints.assemble import LoadedModel, build_empty
+from ldm.checkpoints.assemble import COMPONENTS, LoadedModel, build_empty
 from ldm.checkpoints.diffusers_config import diffusion_node, sampling_node
 from ldm.checkpoints.original import GRID, SCHEDULE, heads
 
@@ -85,11 +87,23 @@ def draw_config(family: str, seed: int) -> dict[str, Any]:
     }
 
 
-def build(config: dict[str, Any], seed: int = 0) -> LoadedModel:
-    """The nets of a config, with random numbers in every parameter."""
+def full_size_config(name: str) -> dict[str, Any]:
+    """The config of a model at Stable Diffusion's size, from conf/."""
+    conf = Path(__file__).parents[1] / "conf"
+    text = "clip_h" if name == "sd2" else "clip"
+    files = {"autoencoder": "sd", "text_encoder": text, "backbone": name}
+    nodes = {key: OmegaConf.load(conf / key / f"{file}.yaml") for key, file in files.items()}
+    config = OmegaConf.to_container(OmegaConf.create(nodes), resolve=True)
+    config["text_encoder"]["pretrained"] = None
+    settings = {"diffusion": diffusion_node(SCHEDULE, "Epsilon"), "sampling": sampling_node(GRID)}
+    return config | settings | {"image_size": 512, "caption_dropout": 0.1}
+
+
+def build(config: dict[str, Any], seed: int = 0, names: Sequence[str] = COMPONENTS) -> LoadedModel:
+    """The nets of a config, or those that are named, with random numbers in every parameter."""
     generator = torch.Generator().manual_seed(seed)
     components: dict[str, nn.Module] = {}
-    for name in ("autoencoder", "text_encoder", "backbone"):
+    for name in names:
         module = build_empty(config[name], name)
         state = {}
         for key, empty in module.state_dict().items():
@@ -102,7 +116,7 @@ def build(config: dict[str, Any], seed: int = 0) -> LoadedModel:
     return LoadedModel(config=config, components=components)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stable_diffusion() -> Callable[..., LoadedModel]:
     """Makes a small random model of a family: (family, seed) -> model; with f8=True an f8 autoencoder."""
 
@@ -111,6 +125,16 @@ def stable_diffusion() -> Callable[..., LoadedModel]:
         if f8:
             config["autoencoder"]["channels"] = [32, 32, 32, 64]
         return build(config, seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def full_size() -> Callable[..., LoadedModel]:
+    """Makes a random model of full size: (backbone, its components) -> model."""
+
+    def make(name: str, components: Sequence[str] = COMPONENTS) -> LoadedModel:
+        return build(full_size_config(name), names=components)
 
     return make
 

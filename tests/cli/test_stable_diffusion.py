@@ -44,16 +44,10 @@ def test_what_is_trained_here_is_a_folder_for_diffusers(experiment, predicts, st
         (images / f"{name}.txt").write_text(f"a {name} wall")
     donor = stable_diffusion("sd1", 0, f8=True)
     write_checkpoint(donor, tmp_path / "donor", "diffusers")
-    size = [
-        value.replace("num_heads=4", "num_heads=[1, 2]") if experiment == "sd2_v" else value
-        for value in SMALL
-    ]
-    paths = [
-        f"data.root={images}",
-        f"first_stage.checkpoint={tmp_path}/donor",
-        f"hydra.run.dir={tmp_path}/run",
-    ]
-    assert train.main([f"experiment={experiment}", *size, *paths]) == 0
+    heads = ["backbone.num_heads=[1, 2]"] if experiment == "sd2_v" else []  # of 32 channels, as in 2.x
+    paths = [f"data.root={images}", f"first_stage.checkpoint={tmp_path}/donor"]
+    run = [f"experiment={experiment}", f"hydra.run.dir={tmp_path}/run"]
+    assert train.main([*run, *SMALL, *heads, *paths]) == 0
     made = tmp_path / "run" / "model.safetensors"
     assert convert.main([f"input={made}", f"output={tmp_path}/out", "format=diffusers"]) == 0
 

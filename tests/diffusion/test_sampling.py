@@ -8,7 +8,7 @@ import torch
 
 from ldm.diffusion.prediction import Denoised, Epsilon, Velocity
 from ldm.diffusion.process import Diffusion
-from ldm.diffusion.sampling import sample
+from ldm.diffusion.sampling import StopSampling, sample
 from ldm.diffusion.schedule import linear, scaled_linear, zero_snr
 from ldm.diffusion.timesteps import leading, trailing
 from ldm.diffusion.weighting import Uniform
@@ -136,3 +136,20 @@ def test_one_step_from_pure_noise_is_the_estimate_of_x0():
         no_noise,
     )
     assert torch.equal(end, -x.sin())
+
+
+def test_stopping_gives_the_estimate_of_that_step():
+    def stop_at(wanted):
+        def on_step(i, x, x0):
+            if i == wanted:
+                raise StopSampling
+
+        return on_step
+
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    estimates = []
+    grid = trailing(1000, 5)
+    sample(stub, linear(), DDIM(), x, grid, no_noise, lambda i, x, x0: estimates.append(x0))
+    for wanted in (0, 3):
+        stopped = sample(stub, linear(), DDIM(), x, grid, no_noise, stop_at(wanted))
+        assert torch.equal(stopped, estimates[wanted])

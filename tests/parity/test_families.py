@@ -1,28 +1,25 @@
 """Each net of Stable Diffusion computes what the reference computes with the weights that we write for it."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from ldm.checkpoints import diffusers_config as words
-from ldm.checkpoints.assemble import LoadedModel, build_empty
+from ldm.checkpoints.assemble import LoadedModel
 from ldm.checkpoints.diffusers_folder import split
 from ldm.checkpoints.keymaps import DIFFUSERS
 from ldm.checkpoints.names import theirs
 from ldm.diffusion.conditioning import Conditioning
-from ldm.models.tokenizer import END_OF_TEXT, tokenize
+from ldm.models.tokenizer import tokenize
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-CONF = Path(__file__).parents[2] / "conf"
-FULL = {"sd15": ("sd15", "clip"), "sd15_inpaint": ("sd15_inpaint", "clip"), "sd2": ("sd2", "clip_h")}
+FULL = ["sd15", "sd15_inpaint", "sd2"]
 
 
 def relative(value: Tensor, reference: Tensor) -> float:
@@ -101,27 +98,16 @@ def test_tiny_nets_equal_the_reference(
 @pytest.mark.slow
 @pytest.mark.parametrize("component", ["backbone", "autoencoder", "text_encoder"])
 @pytest.mark.parametrize("name", FULL)
-def test_full_size_nets_equal_the_reference(name: str, component: str) -> None:
+def test_full_size_nets_equal_the_reference(
+    name: str, component: str, full_size: Callable[..., LoadedModel]
+) -> None:
     """The nets of conf/, with random weights; latents of 8 x 8, an image of 64 x 48."""
-    files = dict(zip(("backbone", "text_encoder"), FULL[name], strict=True)) | {"autoencoder": "sd"}
-    nodes = {key: OmegaConf.load(CONF / key / f"{file}.yaml") for key, file in files.items()}
-    config = OmegaConf.to_container(OmegaConf.create(nodes), resolve=True)
-    assert isinstance(config, dict)
-    config["text_encoder"]["pretrained"] = None
-    assert config["text_encoder"]["pad_token"] in (0, END_OF_TEXT)
-    net = build_empty(config[component], component)
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for key, empty in net.state_dict().items():
-        spread = (empty[0].numel() if empty.dim() > 1 else 25) ** -0.5
-        state[key] = spread * torch.randn(empty.shape, generator=generator)
-        if empty.dim() == 1 and key.endswith("weight"):
-            state[key] += 1.0
-    net.load_state_dict(state, assign=True)
+    model = full_size(name, [component])
+    net = model.components[component]
     with torch.no_grad():
         if component == "backbone":
-            check_backbone(config, net.eval(), 0, (8, 8))
+            check_backbone(model.config, net, 0, (8, 8))
         elif component == "autoencoder":
-            check_autoencoder(config, net.eval(), 0)
+            check_autoencoder(model.config, net, 0)
         else:
-            check_text_encoder(config, net.eval())
+            check_text_encoder(model.config, net)

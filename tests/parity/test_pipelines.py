@@ -1,5 +1,6 @@
 """Our pipelines make the images that diffusers' make of the folder that we write."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,32 @@ from ldm.diffusion import random
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 diffusers = pytest.importorskip("diffusers")
 
+FULL = -1
+AT_FULL_SIZE = pytest.param(FULL, marks=pytest.mark.slow, id="full")
 PROMPT, NEGATIVE, SIZE = "a photo of a cat wearing a hat", "blurry", 64
 COMMON: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 7.5}
 
 
-@pytest.fixture
-def folder(stable_diffusion: Callable[..., LoadedModel], tmp_path: Path) -> Callable[..., Path]:
-    """Writes a small random model as a folder of diffusers."""
+@pytest.fixture(scope="module")
+def folder(
+    stable_diffusion: Callable[..., LoadedModel],
+    full_size: Callable[..., LoadedModel],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., Path]]:
+    """Writes a random model, small or (seed FULL) of full size, as a folder of diffusers, once each."""
+    made = tmp_path_factory.mktemp("models")
 
     def write(family: str, seed: int) -> Path:
-        path = tmp_path / f"{family}-{seed}"
-        write_checkpoint(stable_diffusion(family, seed, f8=True), path, "diffusers")
+        path = made / f"{family}-{seed}"
+        if path.exists():
+            return path
+        full = {"sd1": "sd15", "inpaint": "sd15_inpaint", "sd2": "sd2"}[family]
+        model = full_size(full) if seed == FULL else stable_diffusion(family, seed, f8=True)
+        write_checkpoint(model, path, "diffusers")
         return path
 
-    return write
+    yield write
+    shutil.rmtree(made)
 
 
 @pytest.fixture
@@ -71,7 +84,7 @@ def difference(ours: Tensor, theirs: Any) -> float:
 
 
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 2, AT_FULL_SIZE])
 def test_text2img_equals_diffusers(family: str, seed: int, folder: Any) -> None:
     path = folder(family, seed)
     ours = Text2ImagePipeline.from_pretrained(path)
@@ -91,8 +104,9 @@ def test_text2img_equals_diffusers(family: str, seed: int, folder: Any) -> None:
 
 @pytest.mark.parametrize("strength", [0.3, 0.75, 1.0])
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
-def test_img2img_equals_diffusers(family: str, strength: float, folder: Any, noises: Any) -> None:
-    path = folder(family, 1)
+@pytest.mark.parametrize("seed", [1, AT_FULL_SIZE])
+def test_img2img_equals_diffusers(family: str, seed: int, strength: float, folder: Any, noises: Any) -> None:
+    path = folder(family, seed)
     ours = Image2ImagePipeline.from_pretrained(path)
     theirs = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(path)
     noises(draw(ours, "x_T"), [draw(ours, "posterior")])
@@ -103,9 +117,12 @@ def test_img2img_equals_diffusers(family: str, strength: float, folder: Any, noi
 
 @pytest.mark.parametrize("strength", [0.3, 0.75, 1.0])
 @pytest.mark.parametrize("family", ["inpaint", "sd1"])
-def test_inpainting_equals_diffusers(family: str, strength: float, folder: Any, noises: Any) -> None:
+@pytest.mark.parametrize("seed", [2, AT_FULL_SIZE])
+def test_inpainting_equals_diffusers(
+    family: str, seed: int, strength: float, folder: Any, noises: Any
+) -> None:
     """The 9-channel net, and the plain one with the documented blending; outside the mask the input."""
-    path = folder(family, 2)
+    path = folder(family, seed)
     ours = InpaintPipeline.from_pretrained(path)
     theirs = diffusers.StableDiffusionInpaintPipeline.from_pretrained(path)
     encoded = [draw(ours, "posterior")] if family == "sd1" or strength < 1.0 else []

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from ldm.utils.device import available_cores, has_bf16, pick_device, set_threads
+from ldm.utils.device import as_dtype, available_cores, has_bf16, pick_device, set_threads
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +96,9 @@ def test_device_names():
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(ValueError, match=r"device must be one of .*'cpu'.*got 'tpu'"):
         pick_device("tpu")
+
+
+def test_dtype_names():
+    assert as_dtype("bf16") is as_dtype(torch.bfloat16) is torch.bfloat16
+    with pytest.raises(ValueError, match=r"dtype must be one of .*'fp16'.*got 'int8' \(dtype\)"):
+        as_dtype("int8")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ldm.utils.files import replacing, write_text
+from ldm.utils.files import replacing, replacing_folder, write_text
 
 
 def test_a_file_appears_whole_and_alone(tmp_path):
@@ -46,3 +46,24 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_text(tmp_path / "nowhere" / "a", "x")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with replacing_folder(tmp_path / "new") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "a.txt").write_text("a")
+        assert not (tmp_path / "new").exists()
+    assert (tmp_path / "new" / "inner" / "a.txt").read_text() == "a"
+    with pytest.raises(ZeroDivisionError), replacing_folder(tmp_path / "other") as folder:
+        (folder / "b.txt").write_text(str(1 / 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_only_an_empty_folder_is_replaced(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with replacing_folder(tmp_path / "empty") as folder:
+        (folder / "a.txt").write_text("a")
+    for name in ("empty", "empty/a.txt"):
+        with pytest.raises(FileExistsError, match="exists"), replacing_folder(tmp_path / name):
+            pass
+    assert (tmp_path / "empty" / "a.txt").read_text() == "a"

@@ -1,0 +1,47 @@
+"""Training checkpoints as models; the whole path with Lightning's files is in tests/cli/test_train.py."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.checkpoints import load_model, save_model
+from ldm.checkpoints.assemble import LoadedModel
+from ldm.checkpoints.training import training_metadata
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture
+def run(stable_diffusion: Callable[..., LoadedModel], tmp_path: Path) -> tuple[Path, LoadedModel]:
+    """A run's checkpoint, whose weights in training are those of the EMA plus one, beside its first stage."""
+    model = stable_diffusion("sd1", 0)
+    first = tmp_path / "autoencoder.safetensors"
+    node = {"autoencoder": model.config["autoencoder"]}
+    save_model(first, {"autoencoder": model.components["autoencoder"]}, node)
+    state = {}
+    for name in ("backbone", "text_encoder"):
+        for key, value in model.components[name].state_dict().items():
+            state[f"ema.{name}.{key}"], state[f"nets.{name}.{key}"] = value, value + 1.0
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.parent.mkdir()
+    torch.save({"state_dict": state, "ldm": training_metadata(model.config, first.name)}, path)
+    return path, model
+
+
+@pytest.mark.parametrize(("ema", "added"), [(True, 0.0), (False, 1.0)])
+def test_ema_weights_are_taken_unless_refused(run: tuple[Path, LoadedModel], ema: bool, added: float):
+    path, model = run
+    loaded = load_model(path, ema=ema)
+    assert loaded.config == model.config
+    for name, component in model.components.items():
+        for key, value in component.state_dict().items():
+            expected = value if name == "autoencoder" else value + added
+            assert torch.equal(loaded.components[name].state_dict()[key], expected)
+
+
+def test_a_first_stage_that_is_gone_is_named(run: tuple[Path, LoadedModel]):
+    (run[0].parent.parent / "autoencoder.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"first stage of .*last\.ckpt is not at .*autoencoder"):
+        load_model(run[0])

@@ -1,0 +1,98 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ldm import Text2ImagePipeline
+from ldm.checkpoints.assemble import LoadedModel
+from ldm.diffusion.sampling import StopSampling
+from ldm.pipelines.generation import Draws
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+FAST: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": 64, "width": 64}
+
+
+@pytest.fixture
+def pipeline(stable_diffusion: Callable[..., LoadedModel]) -> Text2ImagePipeline:
+    model = stable_diffusion("sd1", 0, f8=True)
+    model.config["text_encoder"]["max_length"] = 77
+    return Text2ImagePipeline(**model.components, config=model.config)
+
+
+def test_sampling_may_be_stopped_early_with_the_estimate(pipeline: Text2ImagePipeline):
+    estimates: list[Tensor] = []
+
+    def until_the_second(i: int, x: Tensor, x0: Tensor) -> None:
+        estimates.append(x0)
+        if i == 1:
+            raise StopSampling
+
+    latent = pipeline("a cat", on_step=until_the_second, output="latent", **FAST)
+    assert len(estimates) == 2
+    assert torch.equal(latent, estimates[1])
+
+
+def test_sampling_goes_on_with_what_on_step_returns(pipeline: Text2ImagePipeline):
+    seen: list[Tensor] = []
+
+    def zero(i: int, x: Tensor, x0: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.zeros_like(x)
+
+    assert not pipeline("a cat", on_step=zero, output="latent", **FAST).any()
+    assert len(seen) == 4
+
+
+def test_the_end_of_a_long_prompt_is_left_out_and_named(
+    pipeline: Text2ImagePipeline, caplog: pytest.LogCaptureFixture
+):
+    room = pipeline.text_encoder.max_length - 2  # between the marks of start and end
+    fits = " ".join(["cat"] * room)
+    short = pipeline(fits, output="latent", **FAST)
+    assert "left out" not in caplog.text
+    long = pipeline(f"{fits} wearing a hat", output="latent", **FAST)
+    assert "wearing a hat" in caplog.text
+    assert f"more than {room + 2} tokens" in caplog.text
+    assert torch.equal(short, long)
+
+
+def test_clip_skip_takes_an_earlier_layer(stable_diffusion: Callable[..., LoadedModel]):
+    model = next(m for m in map(lambda s: stable_diffusion("sd1", s, f8=True), range(20)) if layers(m) == 2)
+    pipeline = Text2ImagePipeline(**model.components, config=model.config)
+    whole, skipped = pipeline.encode(["a cat"]).tokens, pipeline.encode(["a cat"], 1).tokens
+    assert whole is not None
+    assert skipped is not None
+    assert not torch.allclose(whole, skipped, atol=1e-2)
+    a = pipeline("a cat", output="latent", **FAST)
+    b = pipeline("a cat", clip_skip=1, output="latent", **FAST)
+    assert not torch.allclose(a, b, atol=1e-4)
+    with pytest.raises(ValueError, match="clip_skip"):
+        pipeline("a cat", clip_skip=2, **FAST)
+
+
+def layers(model: LoadedModel) -> int:
+    number: int = model.config["text_encoder"]["layers"]
+    return number
+
+
+def test_slicing_and_tiling_change_no_pixel_by_more_than_one(pipeline: Text2ImagePipeline):
+    prompts = ["a cat", "a dog"]
+    plain = pipeline(prompts, output="tensor", **FAST)
+    assert plain.std() > 0.02
+    sliced = pipeline.enable_vae_slicing()(prompts, output="tensor", **FAST)
+    tiled = pipeline.enable_vae_tiling(rows=16)(prompts, output="tensor", **FAST)
+    assert torch.allclose(plain, sliced, atol=2e-5)
+    assert (plain - tiled).abs().max() <= 2 / 255  # of [-1, 1]
+    assert torch.allclose(plain, tiled, atol=1e-4)
+
+
+def test_draws_of_an_image_are_those_of_its_seed():
+    one = Draws(5, 3, torch.device("cpu")).normal("initial", 0, range(3), (2, 2))
+    part = Draws(5, 3, torch.device("cpu")).normal("initial", 0, range(2, 3), (2, 2))
+    assert torch.equal(one[2:], part)
+    many = Draws([7, 5], 2, torch.device("cpu")).normal("initial", 0, range(2), (2, 2))
+    assert torch.equal(many[1], one[0])
+    with pytest.raises(ValueError, match="seed must be one number or 2"):
+        Draws([1, 2, 3], 2, torch.device("cpu"))
