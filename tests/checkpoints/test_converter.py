@@ -29,7 +29,7 @@ class InMemory(TensorFiles):
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         super().__init__([])
         self.shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        self.get = tensors.__getitem__
+        self.get = lambda name, dtype=None: tensors[name]
 
 
 def in_diffusers(component: str, node: dict[str, Any], keys: Any) -> dict[str, tuple[str, ...]]:

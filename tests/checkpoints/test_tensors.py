@@ -119,3 +119,15 @@ def test_json_is_checked(text: str, says: str, tmp_path: Path):
         read_json(tmp_path / "a.json")
     with pytest.raises(FileNotFoundError, match=r"no file at .*b\.json"):
         read_json(tmp_path / "b.json")
+
+
+def test_converting_gives_back_what_was_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("ldm.checkpoints.tensors.HELD", 1)  # after each tensor
+    tensors = {f"w{i}": torch.randn(4, 4) for i in range(3)} | {"n": torch.arange(3)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    with TensorFiles([tmp_path / "a.safetensors"]) as files:
+        kept = files.get("w0")
+        for name, value in tensors.items():
+            found = files.get(name, torch.bfloat16)
+            assert torch.equal(found, value.bfloat16() if value.is_floating_point() else value)
+        assert torch.equal(kept, tensors["w0"])

@@ -154,7 +154,7 @@ def assemble(source: Source, device: str | torch.device, dtype: torch.dtype | No
     for component, module in components.items():
         files = source.files[component]
         state = {
-            key: _joined([files.get(name) for name in names[component][key]], value.shape, dtype)
+            key: _joined([files.get(name, dtype) for name in names[component][key]], value.shape)
             for key, value in module.state_dict().items()
         }
         module.load_state_dict(state, assign=True)
@@ -165,8 +165,6 @@ def assemble(source: Source, device: str | torch.device, dtype: torch.dtype | No
     return LoadedModel(config=config, components=components)
 
 
-def _joined(parts: list[Tensor], shape: torch.Size, dtype: torch.dtype | None) -> Tensor:
+def _joined(parts: list[Tensor], shape: torch.Size) -> Tensor:
     """One of our tensors, of the shape that our net has."""
-    if dtype is not None and parts[0].is_floating_point():
-        parts = [part.to(dtype) for part in parts]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)

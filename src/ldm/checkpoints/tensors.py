@@ -3,7 +3,6 @@
 import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 TRAINING = "ldm"  # where a training checkpoint of ours holds its metadata
+HELD = 2**28  # bytes that are converted before the pages they were read from are given back
 
 
 class TensorFiles:
@@ -31,7 +31,8 @@ class TensorFiles:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.metadata: dict[str, str] = {}
         self._get: dict[str, Callable[[], Tensor]] = {}
-        self._stack = ExitStack()
+        self._open: dict[Path, Any] = {}
+        self._converted = 0
         for path in paths:
             if not path.is_file():
                 raise FileNotFoundError(f"no model file at {path}")
@@ -43,7 +44,7 @@ class TensorFiles:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        self._open.clear()
 
     def rename(self, change: Callable[[str], str | None]) -> None:
         """Gives the tensors other names; those whose new name is None are left out."""
@@ -51,17 +52,35 @@ class TensorFiles:
         self.shapes = {new: self.shapes[name] for name, new in names.items()}
         self._get = {new: self._get[name] for name, new in names.items()}
 
-    def get(self, name: str) -> Tensor:
-        """A tensor, on the CPU, in the dtype it is stored in."""
-        return self._get[name]()
+    def get(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor, on the CPU.
+
+        Args:
+            name: of the tensor.
+            dtype: of a floating-point tensor; None: that which it is stored in.
+        """
+        stored = self._get[name]()
+        if dtype in (None, stored.dtype) or not stored.is_floating_point():
+            return stored
+        self._converted += stored.nbytes
+        if self._converted >= HELD:
+            self._open.clear()  # what was read through a mapping takes memory as long as the mapping lives
+            self._converted = 0
+        return stored.to(dtype)
+
+    def _of_safetensors(self, path: Path, name: str) -> Tensor:
+        if path not in self._open:
+            self._open[path] = safe_open(path, framework="pt", device="cpu")
+        tensor: Tensor = self._open[path].get_tensor(name)
+        return tensor
 
     def _open_safetensors(self, path: Path) -> None:
         try:
-            file = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+            file: Any = safe_open(path, framework="pt", device="cpu")
             self.metadata |= file.metadata() or {}
             for name in file.keys():  # noqa: SIM118
                 self.shapes[name] = tuple(file.get_slice(name).get_shape())
-                self._get[name] = partial(file.get_tensor, name)
+                self._get[name] = partial(self._of_safetensors, path, name)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 
