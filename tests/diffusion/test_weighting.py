@@ -1,5 +1,6 @@
 """Loss weights equal their formula where that is defined and are finite everywhere."""
 
+import math
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 
 from ldm.diffusion.prediction import Epsilon, Sample, Velocity
 from ldm.diffusion.schedule import scaled_linear, zero_snr
-from ldm.diffusion.weighting import MinSNR, Uniform, Weighting
+from ldm.diffusion.weighting import MinSNR, Sigmoid, SoftMinSNR, Uniform, Weighting
 
 CONF = Path(__file__).parents[2] / "conf" / "weighting"
 WEIGHTINGS = {p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted(CONF.glob("*.yaml"))}
@@ -41,6 +42,19 @@ def test_min_snr_is_its_published_formula(gamma):
         torch.testing.assert_close(MinSNR(gamma=gamma)(alpha, sigma, prediction), weight, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("bias", [-1.0, 0.0, 2.0])
+def test_soft_min_snr_and_sigmoid_are_their_published_formulas(bias):
+    alpha, sigma = (x.double() for x in scaled_linear()(torch.arange(1000).double(), 1))
+    snr = (alpha / sigma).square()
+    gamma = math.exp(bias)
+    on_x0, on_eps = snr * gamma / (snr + gamma), torch.sigmoid(bias - snr.log())
+    for prediction in PREDICTIONS:
+        x0, eps = prediction.error_ratio(alpha, sigma)
+        soft, sigmoid = (w(alpha, sigma, prediction) for w in (SoftMinSNR(gamma=gamma), Sigmoid(bias=bias)))
+        torch.testing.assert_close(soft, on_x0 * x0, rtol=1e-6, atol=0)
+        torch.testing.assert_close(sigmoid, on_eps * eps, rtol=1e-6, atol=0)
+
+
 def test_min_snr_limits():
     zero, one = torch.zeros(1), torch.ones(1)
     noise = [MinSNR()(zero, one, p).item() for p in PREDICTIONS]
@@ -53,6 +67,13 @@ def test_uniform_is_one():
     assert torch.equal(Uniform()(torch.zeros(2, 1), torch.ones(2, 1), Velocity()), torch.ones(2, 1))
 
 
-def test_gamma_must_be_positive():
+@pytest.mark.parametrize("kind", [MinSNR, SoftMinSNR])
+def test_gamma_must_be_positive(kind):
     with pytest.raises(ValueError, match=r"weighting\.gamma"):
-        MinSNR(gamma=0.0)
+        kind(gamma=0.0)
+
+
+@pytest.mark.parametrize("bias", [float("nan"), float("inf"), -60.0])
+def test_bias_is_a_log_snr(bias):
+    with pytest.raises(ValueError, match=r"weighting\.bias"):
+        Sigmoid(bias=bias)

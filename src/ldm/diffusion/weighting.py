@@ -1,5 +1,6 @@
 """Loss weights over noise levels, as factors of the squared error of what the net predicts."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -43,8 +44,7 @@ class MinSNR:
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        if not self.gamma > 0:
-            raise ValueError(f"gamma must be positive, got {self.gamma} (weighting.gamma)")
+        _check_positive("gamma", self.gamma)
 
     def __call__(
         self, alpha: Float[Tensor, "*b"], sigma: Float[Tensor, "*b"], prediction: Prediction
@@ -52,3 +52,54 @@ class MinSNR:
         """Weights of the prediction's squared error."""
         x0, eps = prediction.error_ratio(alpha, sigma)
         return torch.minimum(eps, self.gamma * x0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftMinSNR:
+    """gamma SNR / (SNR + gamma) on the error of x0, a smooth min(SNR, gamma).
+
+    Crowson et al. 2024 (arXiv:2401.11605). In error ratios: 1 / (1 / eps + 1 / (gamma x0)).
+
+    Args:
+        gamma: the limit of the weight at clean data.
+    """
+
+    gamma: float = 4.0
+
+    def __post_init__(self) -> None:
+        _check_positive("gamma", self.gamma)
+
+    def __call__(
+        self, alpha: Float[Tensor, "*b"], sigma: Float[Tensor, "*b"], prediction: Prediction
+    ) -> Float[Tensor, "*b"]:
+        """Weights of the prediction's squared error."""
+        x0, eps = prediction.error_ratio(alpha, sigma)
+        return 1 / (1 / eps + 1 / (self.gamma * x0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sigmoid:
+    """sigmoid(bias - log SNR) on the error of eps (Hoogeboom et al. 2024, arXiv:2410.19324).
+
+    It is `SoftMinSNR` with gamma = exp(bias).
+
+    Args:
+        bias: log-SNR at which the weight is one half; larger favours less noise.
+    """
+
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not abs(self.bias) < 50:
+            raise ValueError(f"bias must be a log-SNR in (-50, 50), got {self.bias} (weighting.bias)")
+
+    def __call__(
+        self, alpha: Float[Tensor, "*b"], sigma: Float[Tensor, "*b"], prediction: Prediction
+    ) -> Float[Tensor, "*b"]:
+        """Weights of the prediction's squared error."""
+        return SoftMinSNR(gamma=math.exp(self.bias))(alpha, sigma, prediction)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value} (weighting.{name})")
