@@ -10,7 +10,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ldm.diffusion.schedule import NoiseSchedule, cosine, linear, scaled_linear, zero_snr
+from ldm.diffusion.schedule import NoiseSchedule, cosine, linear, scaled_linear, sigmoid, zero_snr
 
 CONF = Path(__file__).parents[2] / "conf" / "schedule"
 SCHEDULES = {p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted(CONF.glob("*.yaml"))}
@@ -150,6 +150,8 @@ def test_tables_that_are_not_decreasing_levels_are_refused(table):
     [
         (lambda: linear(beta_start=0.0), "schedule.beta_start"),
         (lambda: scaled_linear(beta_end=1.0), "schedule.beta_end"),
+        (lambda: sigmoid(width=0.0), "schedule.width"),
+        (lambda: sigmoid(beta_start=0.0), "schedule.beta_start"),
         (lambda: cosine(max_beta=1.0), "schedule.max_beta"),
         (lambda: cosine(num_train_timesteps=2), "schedule.num_train_timesteps"),
     ],
@@ -166,12 +168,13 @@ def test_errors_name_the_config_key(make, key):
         (linear(), {"beta_schedule": "linear"}),
         (scaled_linear(), {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
         (cosine(), {"beta_schedule": "squaredcos_cap_v2"}),
+        (sigmoid(), {"beta_schedule": "sigmoid"}),
         (zero_snr(base=linear()), {"beta_schedule": "linear", "rescale_betas_zero_snr": True}),
     ],
-    ids=["linear", "scaled_linear", "cosine", "zero_snr"],
+    ids=["linear", "scaled_linear", "cosine", "sigmoid", "zero_snr"],
 )
 def test_tables_equal_those_of_diffusers(ours, theirs):
     diffusers = pytest.importorskip("diffusers")
-    reference = diffusers.DDIMScheduler(num_train_timesteps=1000, **theirs).alphas_cumprod.double()
+    reference = diffusers.DDPMScheduler(num_train_timesteps=1000, **theirs).alphas_cumprod.double()
     table = torch.tensor(ours.alphas_cumprod, dtype=torch.float64)
     torch.testing.assert_close(table, reference, rtol=1e-5, atol=1e-6)

@@ -126,6 +126,17 @@ def scaled_linear(
     return _from_betas(torch.linspace(*ends, num_train_timesteps, dtype=torch.float64, device="cpu").square())
 
 
+def sigmoid(
+    *, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, width: float = 6.0
+) -> NoiseSchedule:
+    """beta_t between its ends along sigmoid(z), z from -width to width (Xu et al. 2022, arXiv:2203.02923)."""
+    _check_betas(beta_start, beta_end)
+    if not width > 0:
+        raise ValueError(f"width must be positive, got {width} (schedule.width)")
+    z = torch.linspace(-width, width, num_train_timesteps, dtype=torch.float64, device="cpu")
+    return _from_betas(beta_start + (beta_end - beta_start) * z.sigmoid())
+
+
 def cosine(
     *, num_train_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999
 ) -> NoiseSchedule:
