@@ -131,7 +131,7 @@ def test_the_published_scheduler_is_sampled_by_ddim_on_its_grid(prediction: str)
         "final": 0.0,  # set_alpha_to_one=False: the last step ends at the first time of the table
         "offset": 1,
     }
-    assert sampling["scheduler"]["clip_x0"] is None
+    assert sampling["thresholding"] is None
     back = words.scheduler_json(diffusion, sampling)
     assert back["prediction_type"] == prediction
     assert words.diffusion_nodes(back) == (diffusion, sampling)

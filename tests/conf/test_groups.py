@@ -42,6 +42,7 @@ GROUPS = [
     "scheduler",
     "task",
     "text_encoder",
+    "thresholding",
     "time_sampling",
     "timesteps",
     "trainer",

@@ -55,7 +55,7 @@ def test_estimates_stand_for_the_noisy_data(prediction, schedule):
     t = torch.arange(schedule.num_train_timesteps).double()
     x_t, out = data(len(t)).double()
     alpha, sigma = (level.double() for level in schedule(t, 4))
-    x0, eps = prediction.split(out, x_t, alpha, sigma)
+    x0, eps, _ = prediction.split(out, x_t, alpha, sigma)
     torch.testing.assert_close(alpha * x0 + sigma * eps, x_t, rtol=1e-6, atol=1e-6)
 
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ldm.diffusion.schedule import NoiseSchedule, cosine, linear, scaled_linear, sigmoid, zero_snr
+from ldm.diffusion.continuous import FlowMatching, VarianceExploding
+from ldm.diffusion.schedule import Tabulated, cosine, linear, scaled_linear, sigmoid, zero_snr
 
 CONF = Path(__file__).parents[2] / "conf" / "schedule"
 SCHEDULES = {p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted(CONF.glob("*.yaml"))}
-SCHEDULES["three"] = NoiseSchedule(alphas_cumprod=(0.9, 0.5, 0.1))
-SCHEDULES["three_zero_snr"] = NoiseSchedule(alphas_cumprod=(0.9, 0.5, 0.0))
+SCHEDULES["three"] = Tabulated(alphas_cumprod=(0.9, 0.5, 0.1))
+SCHEDULES["three_zero_snr"] = Tabulated(alphas_cumprod=(0.9, 0.5, 0.0))
+TABULATED = [schedule for schedule in SCHEDULES.values() if isinstance(schedule, Tabulated)]
 
 
 @pytest.fixture(params=SCHEDULES, name="schedule")
@@ -30,6 +33,7 @@ def test_clean_data_at_minus_one_is_exact(schedule):
     assert schedule.log_snr(torch.tensor([-1.0])).item() == math.inf
 
 
+@pytest.mark.parametrize("schedule", TABULATED)
 def test_whole_times_give_the_table(schedule):
     table = torch.tensor(schedule.alphas_cumprod, dtype=torch.float64)
     t = torch.arange(schedule.num_train_timesteps).double()
@@ -58,16 +62,54 @@ def test_levels_are_strictly_monotone_and_continuous_between_whole_times(schedul
     torch.testing.assert_close(sigma[0], sigma[1], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("schedule", TABULATED)
 def test_first_interval_has_linear_sigma_over_alpha(schedule):
     alpha, sigma = schedule(torch.tensor([-0.75, -0.5, 0.0]).double(), 1)
     ratio = sigma / alpha
     torch.testing.assert_close(ratio, ratio[2] * torch.tensor([0.25, 0.5, 1.0]))
 
 
-def test_alpha_and_sigma_keep_the_variance(schedule):
+def test_the_spread_is_that_of_noisy_data_of_unit_variance(schedule):
     t = torch.linspace(-1, schedule.num_train_timesteps - 1, 999)
     alpha, sigma = schedule(t, 1)
-    torch.testing.assert_close(alpha.square() + sigma.square(), torch.ones(999), rtol=3e-7, atol=0)
+    torch.testing.assert_close(
+        alpha.square() + sigma.square(), schedule.spread(t, 1).square(), rtol=5e-7, atol=0
+    )
+    assert not isinstance(schedule, Tabulated) or torch.equal(schedule.spread(t, 1), torch.ones(999))
+
+
+def test_flow_levels_are_straight_and_shifted():
+    t = torch.tensor([-1.0, 249.0, 499.0, 999.0]).double()
+    alpha, sigma = FlowMatching()(t, 1, torch.float64)
+    torch.testing.assert_close(sigma, (t + 1) / 1000)
+    torch.testing.assert_close(alpha, 1 - sigma)
+    u = (t + 1) / 1000
+    torch.testing.assert_close(FlowMatching(shift=3.0)(t, 1, torch.float64)[1], 3 * u / (1 + 2 * u))
+
+
+def test_exploding_levels_are_those_of_karras():
+    """Karras et al. 2022, Eq. 5, in diffusers EDMEulerScheduler."""
+    diffusers = pytest.importorskip("diffusers")
+    theirs = diffusers.EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, rho=7.0)
+    theirs.set_timesteps(1000)
+    alpha, sigma = VarianceExploding()(torch.arange(999, -1, -1).double(), 1, torch.float64)
+    assert torch.equal(alpha, torch.ones(1000).double())
+    torch.testing.assert_close(sigma, theirs.sigmas[:-1].double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: FlowMatching(shift=0.0), "schedule.shift"),
+        (lambda: FlowMatching(num_train_timesteps=2), "schedule.num_train_timesteps"),
+        (lambda: VarianceExploding(sigma_min=0.0), "schedule.sigma_min"),
+        (lambda: VarianceExploding(sigma_max=0.001), "schedule.sigma_max"),
+        (lambda: VarianceExploding(rho=0.0), "schedule.rho"),
+    ],
+)
+def test_impossible_closed_forms_are_refused(make, key):
+    with pytest.raises(ValueError, match=re.escape(key)):
+        make()
 
 
 def test_time_and_log_snr_are_inverse(schedule):
@@ -102,7 +144,7 @@ def test_schedules_are_values(schedule):
     same = (copy.deepcopy(schedule), pickle.loads(pickle.dumps(schedule)))
     assert all(other == schedule and hash(other) == hash(schedule) for other in same)
     with pytest.raises(AttributeError):
-        schedule.alphas_cumprod = ()
+        schedule.num_train_timesteps = 7
 
 
 def test_first_use_in_inference_mode_leaves_gradients_working():
@@ -142,7 +184,7 @@ def test_zero_snr_of_zero_snr_changes_nothing():
 )
 def test_tables_that_are_not_decreasing_levels_are_refused(table):
     with pytest.raises(ValueError, match="strictly"):
-        NoiseSchedule(alphas_cumprod=table)
+        Tabulated(alphas_cumprod=table)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import pytest
 
 from ldm.pipelines.settings import Options, Settings, settings, steps_to_run, with_eta
-from ldm.schedulers.ddim import DDIM
 from ldm.schedulers.ddpm import DDPM
+from ldm.schedulers.edm import DPM2
 
 
 def test_the_typed_options_are_the_settings():
@@ -39,7 +39,7 @@ def test_strength_out_of_range_is_named(strength):
 
 
 def test_eta_replaces_that_of_the_scheduler():
-    assert with_eta(DDIM(clip_x0=1.0), 0.5) == DDIM(eta=0.5, clip_x0=1.0)
+    assert with_eta(DPM2(churn=0.1), 0.5) == DPM2(eta=0.5, churn=0.1)
     assert with_eta(DDPM(), None) == DDPM()
     with pytest.raises(ValueError, match="eta cannot be set for DDPM"):
         with_eta(DDPM(), 0.5)

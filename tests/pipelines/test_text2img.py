@@ -110,7 +110,9 @@ def test_the_call_is_the_written_out_loop(pipeline: Text2ImagePipeline):
     with torch.no_grad():
         net = guide(pipeline.backbone, text.encode(prompts), text.encode(negatives), 3.0)
         x = random.normal(seeds, "x_T", torch.arange(n), 0, shape)
-        z = sample(diffusion.denoiser(net), diffusion.schedule, DDIM(), x, trailing(1000, 4), lambda i: x)
+        z = sample(
+            diffusion.denoiser(net), diffusion.schedule, DDIM(), x, trailing(1000, 4), lambda i, t, s: x
+        )
         image = pipeline.autoencoder.decode(z / 2.0 + 0.5).clamp(-1, 1)
     assert torch.equal(pipeline(prompts, seed=seeds, output="latent"), z)
     assert torch.equal(pipeline(prompts, seed=seeds, output="tensor"), image)

@@ -9,7 +9,7 @@ from ldm.diffusion.sampling import sample
 from ldm.diffusion.schedule import scaled_linear, zero_snr
 from ldm.diffusion.timesteps import leading, trailing
 from ldm.diffusion.weighting import Uniform
-from ldm.schedulers.ddim import DDIM
+from ldm.schedulers.ddim import DDIM, ddim_invert
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -46,7 +46,12 @@ def test_trajectories_equal_those_of_diffusers(case, eta, n):
     )
     noise = draws(n)
     ours = sample(
-        diffusion.denoiser(net), diffusion.schedule, DDIM(eta=eta), noise[0], grid, lambda i: noise[i + 1]
+        diffusion.denoiser(net),
+        diffusion.schedule,
+        DDIM(eta=eta),
+        noise[0],
+        grid,
+        lambda i, t, s: noise[i + 1],
     )
     theirs = diffusers.DDIMScheduler(num_train_timesteps=1000, clip_sample=False, **BETAS, **options)
     # their formulas, not the rounding of their float32 table, which is compared in test_schedule.py
@@ -56,17 +61,25 @@ def test_trajectories_equal_those_of_diffusers(case, eta, n):
     for i, t in enumerate(theirs.timesteps):
         out = net(x, t.float().expand(2))
         x = theirs.step(out, t, x, eta=eta, variance_noise=noise[i + 1] if eta else None).prev_sample
-    assert ((ours - x).abs().max() / x.abs().max()).item() <= 1e-5
+    assert ((ours - x).abs().max() / x.abs().max()).item() <= 1e-6
 
 
-def test_clipping_bounds_the_result():
+@pytest.mark.parametrize(("iterations", "bound"), [(1, 0.05), (4, 1e-6), (16, 1e-12)])
+def test_inversion_and_sampling_return_the_data_the_better_the_more_steps(iterations, bound):
     diffusion = Diffusion(schedule=scaled_linear(), prediction=Epsilon(), weighting=Uniform())
-    x = 5 * draws(0)[0]
-    for n in (1, 10):
-        end = sample(
-            diffusion.denoiser(net), diffusion.schedule, DDIM(clip_x0=1.0), x, trailing(1000, n), lambda i: x
-        )
-        assert end.abs().max() <= 1.0
+    x0, denoise, errors = draws(0)[0], diffusion.denoiser(net), []
+    for n in (40, 160, 640):
+        grid = leading(1000, n, offset=1, final=0.0)
+        x_t = ddim_invert(denoise, diffusion.schedule, x0, grid, iterations)
+        back = sample(denoise, diffusion.schedule, DDIM(), x_t, grid, lambda i, t, s: x0)
+        errors.append((back - x0).abs().max().item())
+    assert errors[2] < bound
+    assert errors[2] < errors[0] / 4 or errors[0] < bound
+
+
+def test_inversion_needs_an_evaluation():
+    with pytest.raises(ValueError, match=r"iterations must be at least 1, got 0 \(iterations\)"):
+        ddim_invert(net, scaled_linear(), draws(0)[0], leading(1000, 2), 0)
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan")])

@@ -7,6 +7,7 @@ from ldm.diffusion.prediction import Denoised, Epsilon, Velocity
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.schedule import linear
+from ldm.diffusion.thresholding import Clip, thresholded
 from ldm.diffusion.timesteps import leading, trailing
 from ldm.diffusion.weighting import Uniform
 from ldm.schedulers.ddpm import DDPM
@@ -19,30 +20,30 @@ def net(x_t, t):
 @pytest.mark.parity
 @pytest.mark.parametrize("n", [1, 5, 10, 20, 50, 100])
 @pytest.mark.parametrize("prediction", [Epsilon(), Velocity()])
-@pytest.mark.parametrize("clip_x0", [None, 1.0])
+@pytest.mark.parametrize("clip", [None, Clip()])
 @pytest.mark.parametrize(
     ("spacing", "variance"),
     # with trailing and large, diffusers adds noise to the result
     [("leading", "small"), ("leading", "large"), ("trailing", "small")],
 )
-def test_trajectories_equal_those_of_diffusers(spacing, clip_x0, prediction, variance, n):
+def test_trajectories_equal_those_of_diffusers(spacing, clip, prediction, variance, n):
     diffusers = pytest.importorskip("diffusers")
     diffusion = Diffusion(schedule=linear(), prediction=prediction, weighting=Uniform())
     x = torch.randn(2, 64, generator=torch.Generator().manual_seed(0)).double()
     draw = torch.Generator().manual_seed(1)
     ours = sample(
-        diffusion.denoiser(net),
+        thresholded(diffusion.denoiser(net), diffusion.schedule, clip),
         diffusion.schedule,
-        DDPM(variance=variance, clip_x0=clip_x0),
+        DDPM(variance=variance),
         x,
         {"leading": leading, "trailing": trailing}[spacing](1000, n),
-        lambda i: torch.randn(2, 64, generator=draw, dtype=torch.float64),
+        lambda i, t, s: torch.randn(2, 64, generator=draw, dtype=torch.float64),
     )
     theirs = diffusers.DDPMScheduler(
         num_train_timesteps=1000,
         beta_schedule="linear",
         variance_type=f"fixed_{variance}",
-        clip_sample=clip_x0 is not None,
+        clip_sample=clip is not None,
         prediction_type={"eps": "epsilon", "v": "v_prediction"}[prediction.name],
         timestep_spacing=spacing,
     )
@@ -67,11 +68,34 @@ def test_a_step_is_the_published_posterior():
     )
     for variance, var in {"small": (1 - bar[t - 1]) / (1 - bar[t]) * beta, "large": beta}.items():
         x_s, _ = DDPM(variance=variance).step(
-            lambda x, t: Denoised(x0, x), schedule, x, t.double(), t.double() - 1, None, lambda: z
+            lambda x, t: Denoised(x0, x), schedule, x, t.double(), t.double() - 1, None, lambda t, s: z
         )
         torch.testing.assert_close(x_s, mean + var.sqrt() * z, rtol=1e-6, atol=1e-6)
 
 
 def test_an_unknown_variance_is_refused():
     with pytest.raises(Exception, match="variance"):
-        DDPM(variance="learned")
+        DDPM(variance="medium")
+
+
+def test_the_learned_variance_lies_between_small_and_large():
+    """Nichol & Dhariwal 2021, Eq. 15; in diffusers variance_type="learned_range"."""
+    diffusion = Diffusion(schedule=linear(), prediction=Epsilon(), weighting=Uniform())
+    x, z = torch.randn(2, 3, 2, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    t, s = torch.tensor([500.0]).double(), torch.tensor([400.0]).double()
+
+    def spread(variance, v):
+        def net(x_t, t):
+            out = torch.zeros_like(x_t)
+            return out if v is None else torch.cat([out, torch.full_like(out, v)], 1)
+
+        step = DDPM(variance=variance).step
+        args = (diffusion.denoiser(net), diffusion.schedule, x, t, s, None)
+        return (step(*args, lambda t, s: z)[0] - step(*args, lambda t, s: 0 * z)[0]) / z
+
+    small, large = spread("small", None), spread("large", None)
+    torch.testing.assert_close(spread("learned", -1.0), small)
+    torch.testing.assert_close(spread("learned", 1.0), large)
+    torch.testing.assert_close(spread("learned", 0.0), (small * large).sqrt())
+    with pytest.raises(ValueError, match="twice the output channels"):
+        spread("learned", None)

@@ -260,8 +260,8 @@ def diffusion_nodes(given: Mapping[str, Any]) -> tuple[Node, Node]:
     if spacing == "leading":
         grid["offset"] = given.get("steps_offset", 0)
     clipped = given.get("clip_sample", given.get("_class_name") in ("DDIMScheduler", "DDPMScheduler"))
-    clip_x0 = given.get("clip_sample_range", 1.0) if clipped else None
-    return diffusion_node(schedule, prediction), sampling_node(grid, clip_x0)
+    bound = given.get("clip_sample_range", 1.0) if clipped else None
+    return diffusion_node(schedule, prediction), sampling_node(grid, bound)
 
 
 def diffusion_node(schedule: Node, prediction: str) -> Node:
@@ -274,11 +274,13 @@ def diffusion_node(schedule: Node, prediction: str) -> Node:
     }
 
 
-def sampling_node(timesteps: Node, clip_x0: float | None = None) -> Node:
-    """Stable Diffusion's sampling settings: 50 steps of DDIM, guidance 7.5."""
+def sampling_node(timesteps: Node, bound: float | None = None) -> Node:
+    """Stable Diffusion's sampling settings: 50 steps of DDIM, guidance 7.5; x0 is clipped to the bound."""
+    clip = {"_target_": "ldm.diffusion.thresholding.Clip", "bound": bound}
     return {
-        "scheduler": {"_target_": "ldm.schedulers.ddim.DDIM", "eta": 0.0, "clip_x0": clip_x0},
+        "scheduler": {"_target_": "ldm.schedulers.ddim.DDIM", "eta": 0.0},
         "timesteps": timesteps,
+        "thresholding": None if bound is None else clip,
         "num_inference_steps": 50,
         "guidance_scale": 7.5,
     }
@@ -291,7 +293,7 @@ def scheduler_json(diffusion: Node, sampling: Node) -> Node:
     schedule = schedule["base"] if zero_snr else schedule
     names = {ours: theirs for theirs, ours in BETAS.items()}
     predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
-    grid, clip_x0 = sampling["timesteps"], sampling["scheduler"].get("clip_x0")
+    grid, clip = sampling["timesteps"], sampling.get("thresholding")
     betas = {key: schedule[key] for key in ("beta_start", "beta_end") if key in schedule}
     return {
         "_class_name": "DDIMScheduler",
@@ -303,7 +305,7 @@ def scheduler_json(diffusion: Node, sampling: Node) -> Node:
         "timestep_spacing": grid["_target_"].rpartition(".")[2],
         "steps_offset": grid.get("offset", 0),
         "set_alpha_to_one": grid["final"] < 0,
-        "clip_sample": clip_x0 is not None,
-        "clip_sample_range": 1.0 if clip_x0 is None else clip_x0,
+        "clip_sample": clip is not None,
+        "clip_sample_range": 1.0 if clip is None else clip["bound"],
         **SCHEDULE_FIXED,
     }

@@ -34,7 +34,10 @@ def eps_needs_noise_below_one(cfg: DictConfig) -> str | None:
     prediction_key, prediction = _first(cfg, "prediction", "diffusion.prediction")
     if schedule is None or prediction is None:
         return None
-    if _target(cfg, schedule_key) == "zero_snr" and _target(cfg, prediction_key) == "Epsilon":
+    if (
+        _target(cfg, schedule_key) in ("zero_snr", "FlowMatching")
+        and _target(cfg, prediction_key) == "Epsilon"
+    ):
         return (
             f"{prediction_key}: eps cannot be used with the zero terminal SNR of {schedule_key}; "
             "use v or x0, or another schedule"

@@ -16,7 +16,7 @@ CALL = ("num_inference_steps", "guidance_scale", "eta", "clip_skip", "height", "
 READING = ("variant", "prediction", "ema", "dtype")
 MODEL = ("vae_slicing", "vae_tiling")
 FILES = ("image", "mask")
-NODES = ("scheduler", "timesteps")
+NODES = ("scheduler", "timesteps", "thresholding")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
 
 

@@ -10,10 +10,18 @@ from torch import Tensor
 
 
 class Denoised(NamedTuple):
-    """Estimates of clean data and noise with x_t = alpha_t x0 + sigma_t eps."""
+    """Estimates of clean data and noise with x_t = alpha_t x0 + sigma_t eps.
+
+    Attributes:
+        x0: clean data.
+        eps: noise.
+        variance: of a net that learned it, where between "small" and "large" the log-variance of a step lies,
+            in [-1, 1] (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 15); else None.
+    """
 
     x0: Tensor
     eps: Tensor
+    variance: Tensor | None = None
 
 
 Denoise = Callable[[Tensor, Tensor], Denoised]
@@ -76,7 +84,11 @@ class Epsilon:
 
 @dataclass(frozen=True, kw_only=True)
 class Velocity:
-    """The velocity v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv:2202.00512, App. D)."""
+    """The velocity v = alpha eps - sigma x0 (Salimans & Ho 2022, arXiv:2202.00512, App. D).
+
+    Divided by sqrt(alpha^2 + sigma^2), which is 1 where variance is preserved; with exploding variance -v is
+    what the net of Karras et al. 2022 (arXiv:2206.00364, Eq. 8) is trained on, for data of unit variance.
+    """
 
     name: ClassVar[str] = "v"
     needs_signal: ClassVar[bool] = False
@@ -88,8 +100,8 @@ class Velocity:
         alpha: Float[Tensor, "#b ..."],
         sigma: Float[Tensor, "#b ..."],
     ) -> Float[Tensor, "b ..."]:
-        """Returns alpha eps - sigma x0."""
-        return alpha * eps - sigma * x0
+        """Returns (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2)."""
+        return (alpha * eps - sigma * x0) / torch.hypot(alpha, sigma)
 
     def split(
         self,
@@ -98,12 +110,52 @@ class Velocity:
         alpha: Float[Tensor, "#b ..."],
         sigma: Float[Tensor, "#b ..."],
     ) -> Denoised:
-        """x0 = alpha x_t - sigma v and eps = sigma x_t + alpha v: a rotation, stable at every noise level."""
-        return Denoised(alpha * x_t - sigma * out, sigma * x_t + alpha * out)
+        """x0 = cos x - sin v, eps = sin x + cos v: a rotation of x = x_t / r, stable at every noise level.
+
+        Cosine and sine are alpha / r and sigma / r; r = sqrt(alpha^2 + sigma^2), 1 where variance is preserved.
+        """
+        r = torch.hypot(alpha, sigma)
+        cos, sin, x = alpha / r, sigma / r, x_t / r
+        return Denoised(cos * x - sin * out, sin * x + cos * out)
 
     def error_ratio(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """(sigma^2, alpha^2)."""
-        return sigma.square(), alpha.square()
+        """(sigma^2, alpha^2) / (alpha^2 + sigma^2)."""
+        squared = alpha.square() + sigma.square()
+        return sigma.square() / squared, alpha.square() / squared
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowVelocity:
+    """The velocity u = eps - x0 of a straight path (Liu et al. 2023, arXiv:2209.03003, Eq. 1, reversed)."""
+
+    name: ClassVar[str] = "flow"
+    needs_signal: ClassVar[bool] = False
+
+    def target(
+        self,
+        x0: Float[Tensor, "b ..."],
+        eps: Float[Tensor, "b ..."],
+        alpha: Float[Tensor, "#b ..."],
+        sigma: Float[Tensor, "#b ..."],
+    ) -> Float[Tensor, "b ..."]:
+        """Returns eps - x0."""
+        return eps - x0
+
+    def split(
+        self,
+        out: Float[Tensor, "b ..."],
+        x_t: Float[Tensor, "b ..."],
+        alpha: Float[Tensor, "#b ..."],
+        sigma: Float[Tensor, "#b ..."],
+    ) -> Denoised:
+        """x0 = (x_t - sigma u) / (alpha + sigma) and eps = (x_t + alpha u) / (alpha + sigma)."""
+        total = alpha + sigma
+        return Denoised((x_t - sigma * out) / total, (x_t + alpha * out) / total)
+
+    def error_ratio(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(sigma^2, alpha^2) / (alpha + sigma)^2."""
+        squared = (alpha + sigma).square()
+        return sigma.square() / squared, alpha.square() / squared
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,7 @@ class Diffusion:
             ValueError: if the net's output is not shaped as x0.
         """
         alpha, sigma = self.schedule(t, x0.ndim)
-        out = net(alpha * x0 + sigma * noise, t)
+        out = net(self._input(alpha * x0 + sigma * noise, t), t)
         if out.shape != x0.shape:
             raise ValueError(
                 f"the net must return shape {tuple(x0.shape)}, got {tuple(out.shape)} (backbone.out_channels)"
@@ -68,13 +68,23 @@ class Diffusion:
         return self.weighting(alpha, sigma, self.prediction).flatten() * error
 
     def denoiser(self, net: Net) -> Denoise:
-        """The function (x_t, t) -> (x0, eps) that samplers call, t (b,) or (1,), the estimates float32."""
+        """The function (x_t, t) -> (x0, eps) that samplers call, t (b,) or (1,).
+
+        The estimates are in float32, in float64 for such data. A net with twice the channels of x_t has
+        learned the variance as well (`Denoised.variance`).
+        """
 
         def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-            alpha, sigma = self.schedule(t, x_t.ndim)
-            out = net(x_t, t.float().expand(len(x_t)))
-            return self.prediction.split(
-                out.to(torch.promote_types(x_t.dtype, torch.float32)), x_t, alpha, sigma
-            )
+            dtype = torch.promote_types(x_t.dtype, torch.float32)
+            alpha, sigma = self.schedule(t, x_t.ndim, dtype)
+            out = net(self._input(x_t, t), t.float().expand(len(x_t))).to(dtype)
+            if out.shape == x_t.shape:
+                return self.prediction.split(out, x_t, alpha, sigma)
+            out, variance = out.chunk(2, dim=1)  # a net that learned the variance of a step
+            return self.prediction.split(out, x_t, alpha, sigma)._replace(variance=variance)
 
         return denoise
+
+    def _input(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """What the net reads."""
+        return x_t / self.schedule.spread(t, x_t.ndim, x_t.dtype) if self.schedule.scales_input else x_t

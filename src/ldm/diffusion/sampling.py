@@ -1,7 +1,7 @@
 """The one sampling loop, for every solver."""
 
 from collections.abc import Callable
-from functools import partial
+from itertools import count
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -12,10 +12,17 @@ from ldm.diffusion.prediction import Denoise, Denoised
 from ldm.diffusion.schedule import NoiseSchedule
 from ldm.diffusion.timesteps import check_grid
 
+Noise = Callable[[Tensor, Tensor], Tensor]
+"""Draws standard normal numbers for a transition between two times, shaped as the data."""
+
 
 @runtime_checkable
 class Scheduler(Protocol):
-    """One reverse-step rule: a pure function from noise level t to noise level s."""
+    """One reverse-step rule: a pure function from noise level t to noise level s.
+
+    Those of `ldm.schedulers` also say their `order` of accuracy (without noise), the largest number of
+    `evaluations` of the denoiser in a step, whether they are `stochastic`, and their `source`.
+    """
 
     def step(
         self,
@@ -25,7 +32,7 @@ class Scheduler(Protocol):
         t: Tensor,
         s: Tensor,
         state: Any,
-        noise: Callable[[], Tensor],
+        noise: Noise,
     ) -> tuple[Tensor, Any]:
         """One step x_t -> x_s.
 
@@ -36,7 +43,7 @@ class Scheduler(Protocol):
             t: current times, (1,) or one per row.
             s: target times, any s < t; -1 is clean.
             state: what the last step returned; None at the first.
-            noise: draws standard normal numbers shaped as x; deterministic solvers never call it.
+            noise: draws standard normal numbers for a transition; deterministic solvers never call it.
 
         Returns:
             The data at noise level s and the state for the next step.
@@ -53,7 +60,7 @@ def sample(
     scheduler: Scheduler,
     x: Float[Tensor, "b ..."],
     timesteps: Float[Tensor, " n"],
-    noise: Callable[[int], Tensor],
+    noise: Callable[[int, Tensor, Tensor], Tensor],
     on_step: Callable[[int, Tensor, Tensor], Tensor | None] | None = None,
 ) -> Float[Tensor, "b ..."]:
     """Data at the last of the times, from data at the first of them.
@@ -64,7 +71,8 @@ def sample(
         scheduler: the solver.
         x: data at noise level timesteps[0]: standard normal at the top of the schedule.
         timesteps: n times, strictly decreasing; n - 1 steps are run. -1 is clean.
-        noise: maps the step's index to standard normal numbers shaped as x.
+        noise: maps the draw's number in this run and the two times of the transition that it is for, (1,)
+            each, to standard normal numbers shaped as x.
         on_step: called after each step with its index, the data and the latest estimate of x0; what it
             returns replaces the data. `StopSampling` raised in it ends the loop with that estimate.
 
@@ -80,10 +88,15 @@ def sample(
         latest = denoise(x_t, t)
         return latest
 
+    draws = count()
+
+    def draw(a: Tensor, b: Tensor) -> Tensor:
+        return noise(next(draws), a, b)
+
     state: Any = None
     for i in range(len(times) - 1):
         t, s = times[i : i + 1], times[i + 1 : i + 2]
-        x, state = scheduler.step(observed, schedule, x, t, s, state, partial(noise, i))
+        x, state = scheduler.step(observed, schedule, x, t, s, state, draw)
         try:
             replaced = None if on_step is None else on_step(i, x, latest.x0)
         except StopSampling:

@@ -1,9 +1,11 @@
-"""Noise schedules: (alpha_t, sigma_t) for real-valued t, from a table of alpha-bar = alpha_t^2."""
+"""Noise schedules: (alpha_t, sigma_t) for real-valued t; those from a table of alpha-bar = alpha_t^2."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,14 +21,64 @@ def _log_snr_table(alphas_cumprod: tuple[float, ...], device: torch.device) -> T
         return log_snr.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoiseSchedule:
-    """Variance-preserving noise levels x_t = alpha_t x0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1.
+class NoiseSchedule(ABC):
+    """Noise levels x_t = alpha_t x0 + sigma_t eps for real times t in [-1, T-1]; t = -1 is clean data.
 
-    t is real: entry i of the table is t = i, and t = -1 is clean data, exactly (1, 0). In between the
-    log-SNR is interpolated linearly. Where it is infinite at one end of an interval, the ratio that vanishes
-    there is linear: sigma/alpha from t = -1 to 0 and, at zero terminal SNR, alpha/sigma over the last
-    interval. So the levels are continuous and strictly monotone in t. Outside [-1, T-1] they are NaN.
+    The log-SNR, log(alpha_t^2 / sigma_t^2), is continuous and strictly decreasing in t; outside [-1, T-1] it
+    is NaN. Kinds of schedules differ in it and in the scale of x_t.
+    """
+
+    num_train_timesteps: int
+    """T"""
+
+    scales_input: ClassVar[bool] = False
+    """Whether the net reads x_t / `spread`, for levels that grow without bound."""
+
+    @abstractmethod
+    def log_snr(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """log(alpha_t^2 / sigma_t^2) in float64: +inf at t = -1, -inf at pure noise."""
+
+    @abstractmethod
+    def time(self, log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """The time of a log-SNR in float64, inverse of `log_snr`; T-1 for more noise than there is."""
+
+    @abstractmethod
+    def levels(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) of a log-SNR."""
+
+    @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether the last level is pure noise, alpha = 0."""
+        return math.isinf(self.log_snr(torch.tensor([self.num_train_timesteps - 1.0])).item())
+
+    def __call__(
+        self, t: Float[Tensor, " b"], ndim: int, dtype: torch.dtype = torch.float32
+    ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+        """(alpha_t, sigma_t), each (b, 1, .., 1) with ndim axes.
+
+        Args:
+            t: times in [-1, T-1], (b,).
+            ndim: number of axes of the tensors that they will scale.
+            dtype: of the result.
+        """
+        alpha, sigma = self.levels(self.log_snr(t).view(-1, *[1] * (ndim - 1)))
+        return alpha.to(dtype), sigma.to(dtype)
+
+    def spread(
+        self, t: Float[Tensor, " b"], ndim: int, dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "b ..."]:
+        """sqrt(alpha_t^2 + sigma_t^2): the standard deviation of x_t for data of unit variance."""
+        alpha, sigma = self(t, ndim, torch.float64 if t.device.type != "mps" else dtype)
+        return torch.hypot(alpha, sigma).to(dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tabulated(NoiseSchedule):
+    """Variance-preserving noise levels, alpha_t^2 + sigma_t^2 = 1, from a table.
+
+    Entry i of the table is t = i, and t = -1 is exactly (1, 0). In between the log-SNR is interpolated
+    linearly. Where it is infinite at one end of an interval, the ratio that vanishes there is linear:
+    sigma/alpha from t = -1 to 0 and, at zero terminal SNR, alpha/sigma over the last interval.
 
     Args:
         alphas_cumprod: alpha_t^2 for t = 0..T-1, strictly decreasing, in (0, 1); the last may be 0.
@@ -46,7 +98,7 @@ class NoiseSchedule:
             )
 
     @property
-    def num_train_timesteps(self) -> int:
+    def num_train_timesteps(self) -> int:  # type: ignore[override]
         """T, the length of the table."""
         return len(self.alphas_cumprod)
 
@@ -55,17 +107,15 @@ class NoiseSchedule:
         """Whether the last level is pure noise, (0, 1)."""
         return self.alphas_cumprod[-1] == 0.0
 
-    def __call__(
-        self, t: Float[Tensor, " b"], ndim: int
-    ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
-        """(alpha_t, sigma_t) in float32, each (b, 1, .., 1) with ndim axes.
+    def levels(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) with alpha^2 + sigma^2 = 1."""
+        return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
-        Args:
-            t: times in [-1, T-1], (b,).
-            ndim: number of axes of the tensors that they will scale.
-        """
-        log_snr = self.log_snr(t).view(-1, *[1] * (ndim - 1))
-        return log_snr.sigmoid().sqrt().float(), (-log_snr).sigmoid().sqrt().float()
+    def spread(
+        self, t: Float[Tensor, " b"], ndim: int, dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "b ..."]:
+        """1, exactly."""
+        return torch.ones(len(t), *[1] * (ndim - 1), dtype=dtype, device=t.device)
 
     def log_snr(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """log(alpha_t^2 / sigma_t^2) in float64: +inf at t = -1, -inf at zero terminal SNR."""
@@ -95,8 +145,8 @@ class NoiseSchedule:
         return self.num_train_timesteps - (2 if self.zero_terminal_snr else 1)
 
 
-def _from_betas(betas: Tensor) -> NoiseSchedule:
-    return NoiseSchedule(alphas_cumprod=tuple((1 - betas).cumprod(0).tolist()))
+def _from_betas(betas: Tensor) -> Tabulated:
+    return Tabulated(alphas_cumprod=tuple((1 - betas).cumprod(0).tolist()))
 
 
 def _check_betas(beta_start: float, beta_end: float) -> None:
@@ -107,9 +157,7 @@ def _check_betas(beta_start: float, beta_end: float) -> None:
         )
 
 
-def linear(
-    *, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
-) -> NoiseSchedule:
+def linear(*, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tabulated:
     """beta_t linear in t (Ho et al. 2020, arXiv:2006.11239, section 4)."""
     _check_betas(beta_start, beta_end)
     return _from_betas(
@@ -119,7 +167,7 @@ def linear(
 
 def scaled_linear(
     *, num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
-) -> NoiseSchedule:
+) -> Tabulated:
     """sqrt(beta_t) linear in t, Stable Diffusion's schedule (Rombach et al. 2022, arXiv:2112.10752)."""
     _check_betas(beta_start, beta_end)
     ends = (math.sqrt(beta_start), math.sqrt(beta_end))
@@ -128,7 +176,7 @@ def scaled_linear(
 
 def sigmoid(
     *, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, width: float = 6.0
-) -> NoiseSchedule:
+) -> Tabulated:
     """beta_t between its ends along sigmoid(z), z from -width to width (Xu et al. 2022, arXiv:2203.02923)."""
     _check_betas(beta_start, beta_end)
     if not width > 0:
@@ -137,9 +185,7 @@ def sigmoid(
     return _from_betas(beta_start + (beta_end - beta_start) * z.sigmoid())
 
 
-def cosine(
-    *, num_train_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999
-) -> NoiseSchedule:
+def cosine(*, num_train_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Tabulated:
     """Squared cosine alpha-bar (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17), betas <= max_beta."""
     if not 0.0 < max_beta < 1.0:
         raise ValueError(f"max_beta must be in (0, 1), got {max_beta} (schedule.max_beta)")
@@ -148,11 +194,11 @@ def cosine(
     return _from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta))
 
 
-def zero_snr(*, base: NoiseSchedule) -> NoiseSchedule:
+def zero_snr(*, base: Tabulated) -> Tabulated:
     """The base schedule with its last level moved to pure noise (Lin et al. 2023, arXiv:2305.08891, Alg. 1).
 
     alpha_t is shifted so that the last is 0 and scaled so that the first keeps its value.
     """
     alpha = torch.tensor(base.alphas_cumprod, dtype=torch.float64, device="cpu").sqrt()
     alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
-    return NoiseSchedule(alphas_cumprod=tuple(alpha.square().tolist()))
+    return Tabulated(alphas_cumprod=tuple(alpha.square().tolist()))

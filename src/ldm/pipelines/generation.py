@@ -12,6 +12,8 @@ from torch import Tensor
 from ldm.diffusion import random
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.sampling import sample
+from ldm.diffusion.schedule import NoiseSchedule
+from ldm.diffusion.thresholding import thresholded
 from ldm.guidance.cfg import guide
 from ldm.pipelines.base import Pipeline, finite
 from ldm.pipelines.settings import Settings, steps_to_run, with_eta
@@ -60,6 +62,7 @@ class Job:
         negatives: likewise.
         scale: of the guidance.
         scheduler: the reverse-step rule.
+        schedule: noise levels.
         grid: times of the steps that are run.
         whole: whether the grid starts at the top, from pure noise.
         shape: of an image's latents.
@@ -72,6 +75,7 @@ class Job:
     negatives: list[str]
     scale: float
     scheduler: Scheduler
+    schedule: NoiseSchedule
     grid: Tensor
     whole: bool
     shape: tuple[int, int, int]
@@ -130,6 +134,7 @@ def prepare(
         negatives=negatives,
         scale=_scale(pipeline, given),
         scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
+        schedule=pipeline.diffusion.schedule,
         grid=grid[len(grid) - 1 - kept :],
         whole=kept == len(grid) - 1,
         shape=shape,
@@ -182,13 +187,15 @@ def _some(
         replaced = None if job.given.on_step is None else job.given.on_step(i, blended, x0)
         return blended if replaced is None else replaced
 
+    net = guide(pipeline.net, *_conditions(pipeline, job, rows, guided.concat))
+    rule = job.given.thresholding or pipeline.sampling.get("thresholding")
     z = sample(
-        pipeline.diffusion.denoiser(guide(pipeline.net, *_conditions(pipeline, job, rows, guided.concat))),
-        pipeline.diffusion.schedule,
+        thresholded(pipeline.diffusion.denoiser(net), job.schedule, rule),
+        job.schedule,
         job.scheduler,
         start(job, rows),
         job.grid,
-        lambda i: job.draws.normal("step", i, rows, job.shape),
+        lambda i, t, s: job.draws.normal("step", i, rows, job.shape),
         watch,
     )
     if job.given.output == "latent":

@@ -83,7 +83,7 @@ class InpaintPipeline(Pipeline):
 
     def _blend(self, job: Job, z0: Tensor, mask: Tensor, rows: range) -> Callable[[int, Tensor], Tensor]:
         """Maps (step, latents) to the latents with those of the image outside the mask."""
-        eps, last = noise(job, rows), len(job.grid) - 2
+        eps, last = job.draws.normal("x_T", 0, rows, job.shape), len(job.grid) - 2
 
         def blend(i: int, x: Tensor) -> Tensor:
             known = z0

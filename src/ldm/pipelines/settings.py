@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
+from ldm.diffusion.thresholding import Thresholding
 from ldm.schedulers.base import Scheduler
 
 Grid = Callable[[int, int], Tensor]
@@ -26,6 +27,7 @@ class Options(TypedDict, total=False):
     num_images_per_prompt: int
     scheduler: Scheduler | None
     timesteps: Grid | None
+    thresholding: Thresholding | None
     eta: float | None
     clip_skip: int
     output: str
@@ -50,6 +52,7 @@ class Settings:
         num_images_per_prompt: images of each prompt.
         scheduler: the reverse-step rule; None: the model's own.
         timesteps: grid function (num_train_timesteps, num_steps) -> times; None: the model's own.
+        thresholding: bounds of the estimate of x0, for models of pixels; None: the model's own.
         eta: replaces the scheduler's stochasticity, for schedulers that have one.
         clip_skip: layers to leave out at the end of a CLIP text encoder, besides those that the model does.
         output: "pil", "tensor" (images (n, c, h, w) in [-1, 1]) or "latent" (normalised latents).
@@ -67,6 +70,7 @@ class Settings:
     num_images_per_prompt: int = 1
     scheduler: Scheduler | None = None
     timesteps: Grid | None = None
+    thresholding: Thresholding | None = None
     eta: float | None = None
     clip_skip: int = 0
     output: str = "pil"

@@ -39,5 +39,6 @@ class Text2ImagePipeline(Pipeline):
 
 
 def noise(job: Job, rows: range) -> Tensor:
-    """Pure noise, the latents at the top of the schedule."""
-    return job.draws.normal("x_T", 0, rows, job.shape)
+    """Pure noise, the latents at the top of the schedule: of its standard deviation for data of variance 1."""
+    drawn = job.draws.normal("x_T", 0, rows, job.shape)
+    return drawn * job.schedule.spread(job.grid[:1].to(drawn.device), drawn.ndim)

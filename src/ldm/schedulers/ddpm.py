@@ -1,15 +1,15 @@
 """DDPM's ancestral sampling."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from jaxtyping import Float
+import torch
 from torch import Tensor
 
-from ldm.diffusion.prediction import Denoise
-from ldm.diffusion.schedule import NoiseSchedule
-from ldm.schedulers.base import check_clip, clip, snr_ratio
+from ldm.diffusion.prediction import Denoised
+from ldm.schedulers.base import Denoise, Noise, NoiseSchedule, levels, snr_ratio
+
+VARIANCES = ("small", "large", "learned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,33 +18,47 @@ class DDPM:
 
     Args:
         variance: of the step (section 3.2): "small" is the posterior's beta-tilde, exact for data at a
-            point, "large" is beta, exact for standard normal data.
-        clip_x0: bound of the estimate of x0, for pixels in [-1, 1]; null for latents.
+            point, "large" is beta, exact for standard normal data; "learned" is what the net says in between
+            (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 15), for nets with twice the output channels.
     """
 
-    variance: Literal["small", "large"] = "small"
-    clip_x0: float | None = None
+    variance: Literal["small", "large", "learned"] = "small"
+
+    order: ClassVar[int] = 1
+    evaluations: ClassVar[int] = 1
+    stochastic: ClassVar[bool] = True
+    source: ClassVar[str] = "Ho et al. 2020, arXiv:2006.11239"
 
     def __post_init__(self) -> None:
-        check_clip(self.clip_x0)
-        if self.variance not in ("small", "large"):
-            raise ValueError(f"variance must be small or large, got {self.variance} (scheduler.variance)")
+        if self.variance not in VARIANCES:
+            raise ValueError(f"variance must be one of {VARIANCES}, got {self.variance} (scheduler.variance)")
 
     def step(
         self,
         denoise: Denoise,
         schedule: NoiseSchedule,
-        x: Float[Tensor, "b ..."],
-        t: Float[Tensor, " #b"],
-        s: Float[Tensor, " #b"],
+        x: Tensor,
+        t: Tensor,
+        s: Tensor,
         state: None,
-        noise: Callable[[], Tensor],
-    ) -> tuple[Float[Tensor, "b ..."], None]:
+        noise: Noise,
+    ) -> tuple[Tensor, None]:
         """One draw of x_s given x_t and the estimate of x0 (Eq. 7), noiseless at s = -1. See `Scheduler`."""
-        alpha_t, sigma_t = schedule(t, x.ndim)
-        alpha_s, sigma_s = schedule(s, x.ndim)
-        _, drop = snr_ratio(schedule, t, s, x.ndim)
-        x0, _ = clip(denoise(x, t), x, alpha_t, sigma_t, self.clip_x0)
-        mean = alpha_s * drop * x0 + (alpha_t / alpha_s) * (sigma_s / sigma_t).square() * x
-        scale = sigma_s if self.variance == "small" else sigma_t * (sigma_s > 0)
-        return mean + scale * drop.sqrt() * noise(), None
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = levels(schedule, t, x), levels(schedule, s, x)
+        found, (_, drop) = denoise(x, t), snr_ratio(schedule, t, s, x)
+        mean = alpha_s * drop * found.x0 + (alpha_t / alpha_s) * (sigma_s / sigma_t).square() * x
+        large = sigma_t * (sigma_s > 0)
+        scale = {"small": sigma_s, "large": large}.get(self.variance)
+        if scale is None:
+            scale = self._learned(found, sigma_s, large)
+        return mean + scale * drop.sqrt() * noise(t, s), None
+
+    def _learned(self, found: Denoised, small: Tensor, large: Tensor) -> Tensor:
+        """large^v small^(1 - v), v in [0, 1]; 0 at clean data."""
+        if found.variance is None:
+            raise ValueError(
+                "variance=learned needs a net with twice the output channels (scheduler.variance)"
+            )
+        v = ((found.variance + 1) / 2).clamp(0, 1)
+        logs = torch.lerp(small.clamp(min=1e-30).log(), large.clamp(min=1e-30).log(), v)
+        return torch.where(small > 0, logs.exp(), 0.0)

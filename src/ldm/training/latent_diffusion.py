@@ -13,6 +13,7 @@ from ldm.checkpoints.tensors import TRAINING
 from ldm.diffusion import random
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.sampling import sample
+from ldm.diffusion.thresholding import thresholded
 from ldm.guidance.cfg import drop_captions, guide
 from ldm.models.text_encoder import TextEncoder
 from ldm.training.ema import MovingAverage, twin_of
@@ -205,12 +206,12 @@ class LatentDiffusion(pl.LightningModule):
             schedule = self.diffusion.schedule
             grid = s["timesteps"](schedule.num_train_timesteps, s["num_inference_steps"])
             x0 = sample(
-                self.diffusion.denoiser(net_),
+                thresholded(self.diffusion.denoiser(net_), schedule, s.get("thresholding")),
                 schedule,
                 s["scheduler"],
-                random.normal(seed, "x_T", key, 0, shape),
+                random.normal(seed, "x_T", key, 0, shape) * schedule.spread(grid[:1].to(key.device), 4),
                 grid,
-                lambda i, key=key: random.normal(seed, "step", key, i, shape),
+                lambda i, t, s, key=key: random.normal(seed, "step", key, i, shape),
             )
             images.append(self.autoencoder.from_latent(x0).clamp(-1, 1))
         return ((torch.cat(images) + 1) * 127.5).round().byte().cpu()

@@ -1,0 +1,54 @@
+"""Weights of multistep rules: integrals of the polynomials through the estimates of earlier steps."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+POINTS = 16  # exact for polynomials of degree 31; the exponentials of long steps to 1e-12
+
+
+@cache
+def _gauss_legendre() -> tuple[list[float], list[float]]:
+    """Nodes and weights on [0, 1], from the recurrence of Legendre's polynomials (Golub & Welsch 1969)."""
+    n = torch.arange(1, POINTS, dtype=torch.float64, device="cpu")
+    beside = torch.diag(n / (4 * n**2 - 1).sqrt(), 1)
+    nodes, vectors = torch.linalg.eigh(beside + beside.T)
+    return ((nodes + 1) / 2).tolist(), vectors[0].square().tolist()
+
+
+def lagrange_integrals(
+    nodes: list[Tensor], start: Tensor, end: Tensor, weight: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """The integrals from start to end of weight(u) l_j(u), l_j being 1 at node j and 0 at the others.
+
+    By Gauss's rule in float64; differences of closed forms lose all digits in small steps.
+    """
+    total = [torch.zeros_like(start) for _ in nodes]
+    for place, share in zip(*_gauss_legendre(), strict=True):
+        u = start + place * (end - start)
+        for j, node in enumerate(nodes):
+            value = share * (end - start) * weight(u)
+            for other in nodes[:j] + nodes[j + 1 :]:
+                value = value * (u - other) / (node - other)
+            total[j] = total[j] + value
+    return total
+
+
+class Estimate(NamedTuple):
+    """What the denoiser said at an earlier step, at the half log-SNR `at`."""
+
+    at: Tensor
+    value: Tensor
+
+
+History = tuple[Estimate, ...]
+
+
+def remember(history: History | None, at: Tensor, value: Tensor, length: int) -> History:
+    """The history with the newest estimate first, at most `length` of them; one at pure noise is left out."""
+    if not bool(torch.isfinite(at).all()):
+        return ()
+    return (Estimate(at, value), *(history or ()))[:length]

@@ -1,0 +1,37 @@
+"""Weights of multistep rules against closed forms."""
+
+import numpy as np
+import torch
+
+from ldm.schedulers.multistep import _gauss_legendre, lagrange_integrals, remember
+
+
+def test_the_rule_is_gauss_legendre():
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    ours = _gauss_legendre()
+    np.testing.assert_allclose(ours[0], (nodes + 1) / 2, atol=1e-15)
+    np.testing.assert_allclose(ours[1], weights / 2, atol=1e-15)
+
+
+def test_equal_steps_give_the_weights_of_adams_and_bashforth():
+    nodes = [torch.tensor([-float(i)], dtype=torch.float64) for i in range(4)]
+    start, end = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    found = torch.cat(lagrange_integrals(nodes, start, end, torch.ones_like))
+    torch.testing.assert_close(24 * found, torch.tensor([55.0, -59.0, 37.0, -9.0]).double())
+
+
+def test_weighted_integrals_are_those_of_the_closed_form():
+    h = torch.tensor([0.7], dtype=torch.float64)
+    nodes = [torch.zeros(1, dtype=torch.float64), torch.full((1,), -0.5, dtype=torch.float64)]
+    found = lagrange_integrals(nodes, torch.zeros_like(h), h, torch.exp)
+    second = -2 * (1 + (h - 1) * h.exp())  # the integral of e^u u / -0.5
+    torch.testing.assert_close(torch.cat(found), torch.cat([torch.expm1(h) - second, second]))
+
+
+def test_the_newest_estimate_comes_first_and_pure_noise_is_forgotten():
+    at = [torch.tensor([float(i)]) for i in range(3)]
+    history = None
+    for here in at:
+        history = remember(history, here, 2 * here, 2)
+    assert [e.at.item() for e in history] == [2.0, 1.0]
+    assert remember(history, torch.tensor([-torch.inf]), at[0], 2) == ()
