@@ -112,7 +112,7 @@ class Velocity:
     ) -> Denoised:
         """x0 = cos x - sin v, eps = sin x + cos v: a rotation of x = x_t / r, stable at every noise level.
 
-        Cosine and sine are alpha / r and sigma / r; r = sqrt(alpha^2 + sigma^2), 1 where variance is preserved.
+        Cosine and sine are alpha / r and sigma / r; r = sqrt(alpha^2 + sigma^2) is 1 if variance is kept.
         """
         r = torch.hypot(alpha, sigma)
         cos, sin, x = alpha / r, sigma / r, x_t / r

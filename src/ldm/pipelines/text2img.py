@@ -39,6 +39,6 @@ class Text2ImagePipeline(Pipeline):
 
 
 def noise(job: Job, rows: range) -> Tensor:
-    """Pure noise, the latents at the top of the schedule: of its standard deviation for data of variance 1."""
+    """Pure noise, the latents at the top of the schedule, as wide as noisy data of unit variance."""
     drawn = job.draws.normal("x_T", 0, rows, job.shape)
     return drawn * job.schedule.spread(job.grid[:1].to(drawn.device), drawn.ndim)

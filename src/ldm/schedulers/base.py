@@ -73,7 +73,7 @@ def move(schedule: NoiseSchedule, x: Tensor, x0: Tensor, t: Tensor, s: Tensor) -
 
 
 def renoise(schedule: NoiseSchedule, x: Tensor, s: Tensor, t: Tensor, z: Tensor) -> Tensor:
-    """x_t given x = x_s for t >= s, the forward process (Ho et al. 2020, Eq. 2), with the normal numbers z."""
+    """x_t given x = x_s for t >= s, the forward process (Ho et al. 2020, Eq. 2), by normal numbers z."""
     (alpha_t, sigma_t), (alpha_s, _) = levels(schedule, t, x), levels(schedule, s, x)
     _, drop = snr_ratio(schedule, t, s, x)
     kept = torch.where(alpha_s > 0, alpha_t / alpha_s, 1.0)  # pure noise stays what it is
