@@ -1,4 +1,4 @@
-"""N steps asked are N steps run, for every N and every grid of the configs."""
+"""N steps asked are N steps run, for every N and every grid of whole times."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from omegaconf import OmegaConf
 from ldm.diffusion.timesteps import check_grid, leading, linspace, trailing
 
 CONF = Path(__file__).parents[2] / "conf" / "timesteps"
-GRIDS = {p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted(CONF.glob("*.yaml"))}
+GRIDS = {
+    name: instantiate(OmegaConf.load(CONF / f"{name}.yaml"), _convert_="all")
+    for name in ("leading", "linspace", "trailing")
+}
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -52,9 +55,16 @@ def test_other_numbers_of_steps_are_refused(name, n):
         GRIDS[name](1000, n)
 
 
+def test_an_offset_with_all_steps_ends_at_the_top_and_runs_them_all():
+    """diffusers' set_timesteps asks its table for t = 1000 here."""
+    times = leading(1000, 1000, offset=1, final=0.0)
+    assert (times[0], times[-2], times[-1], len(times)) == (999, 1, 0, 1001)
+    assert (times.diff() < 0).all()
+
+
 def test_an_offset_past_the_schedule_is_refused_not_clipped():
-    with pytest.raises(ValueError, match=r"\[-1, 999\], got 1000"):
-        leading(1000, 1000, offset=1)
+    with pytest.raises(ValueError, match=r"\[-1, 999\], got 1001"):
+        leading(1000, 1, offset=1001)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,17 @@
 """Grids of sampling times: num_steps times and the final target, strictly decreasing, -1 meaning clean."""
 
+import inspect
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
+
+from ldm.diffusion.schedule import NoiseSchedule
+
+Grid = Callable[..., Tensor]
+"""(num_train_timesteps, num_steps) -> num_steps + 1 times; may have a parameter `schedule` besides."""
 
 
 def leading(
@@ -13,6 +20,7 @@ def leading(
     """Multiples of T // N, from (N-1) (T // N) + offset down to offset (Ho et al. 2020; Song et al. 2021).
 
     Stable Diffusion 1.x was sampled with offset = 1 and final = 0. The first time can lie well below T-1.
+    Where the offset would lead beyond T-1 (N = T), the stride is the real number that ends there.
 
     Args:
         num_train_timesteps: T.
@@ -20,8 +28,11 @@ def leading(
         offset: added to every time but the final one.
         final: target of the last step; -1 is clean.
     """
-    _check_num_steps(num_train_timesteps, num_steps)
-    stride = num_train_timesteps // num_steps
+    check_num_steps(num_train_timesteps, num_steps)
+    stride: float = num_train_timesteps // num_steps
+    top = (num_steps - 1) * stride + offset
+    if top > num_train_timesteps - 1 > offset and num_steps > 1:  # N = T
+        stride = (num_train_timesteps - 1 - offset) / (num_steps - 1)
     return _grid(
         torch.arange(num_steps - 1, -1, -1, device="cpu") * stride + offset, final, num_train_timesteps
     )
@@ -35,7 +46,7 @@ def trailing(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -
         num_steps: N, 1..T.
         final: target of the last step; -1 is clean.
     """
-    _check_num_steps(num_train_timesteps, num_steps)
+    check_num_steps(num_train_timesteps, num_steps)
     i = torch.arange(num_steps, 0, -1, dtype=torch.float64, device="cpu")
     return _grid((i * num_train_timesteps / num_steps).round() - 1, final, num_train_timesteps)
 
@@ -48,7 +59,7 @@ def linspace(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -
         num_steps: N, 1..T.
         final: target of the last step; -1 is clean.
     """
-    _check_num_steps(num_train_timesteps, num_steps)
+    check_num_steps(num_train_timesteps, num_steps)
     i = torch.arange(num_steps - 1, -1, -1, dtype=torch.float64, device="cpu")
     last = num_train_timesteps - 1
     times = (i * last / (num_steps - 1)).round() if num_steps > 1 else i + last
@@ -76,7 +87,29 @@ def check_grid(timesteps: Tensor, num_train_timesteps: int) -> None:
         )
 
 
-def _check_num_steps(num_train_timesteps: int, num_steps: int) -> None:
+def times_of(grid: Grid, schedule: NoiseSchedule, num_steps: int) -> Float64[Tensor, " n"]:
+    """The times of a grid on a schedule: num_steps of them and the final target.
+
+    Args:
+        grid: called with (num_train_timesteps, num_steps), and with schedule= if it has such a parameter.
+        schedule: noise levels.
+        num_steps: as many steps are run.
+
+    Raises:
+        ValueError: if the times cannot be sampled on or are not num_steps + 1.
+    """
+    levels = {"schedule": schedule} if "schedule" in inspect.signature(grid).parameters else {}
+    times: Tensor = grid(schedule.num_train_timesteps, num_steps, **levels)
+    check_grid(times, schedule.num_train_timesteps)
+    if len(times) != num_steps + 1:
+        raise ValueError(
+            f"a grid of {num_steps} steps has {num_steps + 1} times, got {len(times)} (timesteps)"
+        )
+    return times
+
+
+def check_num_steps(num_train_timesteps: int, num_steps: int) -> None:
+    """Raises ValueError unless the number of steps is in 1..T."""
     if not 1 <= num_steps <= num_train_timesteps:
         raise ValueError(
             f"the steps must number 1 to {num_train_timesteps}, got {num_steps} (num_inference_steps)"

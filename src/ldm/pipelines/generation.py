@@ -14,6 +14,7 @@ from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.schedule import NoiseSchedule
 from ldm.diffusion.thresholding import thresholded
+from ldm.diffusion.timesteps import times_of
 from ldm.guidance.cfg import guide
 from ldm.pipelines.base import Pipeline, finite
 from ldm.pipelines.settings import Settings, steps_to_run, with_eta
@@ -126,7 +127,7 @@ def prepare(
     prompts = [p for p in as_prompts(prompt, "prompt") for _ in range(each)]
     negatives = _negatives(given.negative_prompt, prompts, each)
     steps = own["num_inference_steps"] if given.num_inference_steps is None else given.num_inference_steps
-    grid = (given.timesteps or own["timesteps"])(pipeline.diffusion.schedule.num_train_timesteps, steps)
+    grid = times_of(given.timesteps or own["timesteps"], pipeline.diffusion.schedule, steps)
     kept = steps_to_run(strength, len(grid) - 1)
     _warn_of_words(pipeline, [*prompts, *negatives])
     return Job(

@@ -10,9 +10,9 @@ from typing import Any, TypedDict
 from torch import Tensor
 
 from ldm.diffusion.thresholding import Thresholding
+from ldm.diffusion.timesteps import Grid
 from ldm.schedulers.base import Scheduler
 
-Grid = Callable[[int, int], Tensor]
 OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
 OUTPUTS = ("pil", "tensor", "latent")
 

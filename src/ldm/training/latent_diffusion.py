@@ -14,6 +14,7 @@ from ldm.diffusion import random
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.thresholding import thresholded
+from ldm.diffusion.timesteps import times_of
 from ldm.guidance.cfg import drop_captions, guide
 from ldm.models.text_encoder import TextEncoder
 from ldm.training.ema import MovingAverage, twin_of
@@ -204,7 +205,7 @@ class LatentDiffusion(pl.LightningModule):
             uncond = None if s["guidance_scale"] == 1.0 else text.encode([""] * len(part))
             net_ = guide(net, text.encode(part), uncond, s["guidance_scale"])
             schedule = self.diffusion.schedule
-            grid = s["timesteps"](schedule.num_train_timesteps, s["num_inference_steps"])
+            grid = times_of(s["timesteps"], schedule, s["num_inference_steps"])
             x0 = sample(
                 thresholded(self.diffusion.denoiser(net_), schedule, s.get("thresholding")),
                 schedule,
