@@ -8,7 +8,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from ldm.diffusion.schedule import linear
-from ldm.diffusion.time_sampling import LogitNormalTimes, ShiftedTimes, TimeSampling, UniformTimes
+from ldm.diffusion.time_sampling import (
+    CosineMapTimes,
+    LogitNormalTimes,
+    LogNormalTimes,
+    ShiftedTimes,
+    TimeSampling,
+    UniformTimes,
+)
 
 CONF = Path(__file__).parents[2] / "conf" / "time_sampling"
 SAMPLINGS = {p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted(CONF.glob("*.yaml"))}
@@ -71,3 +78,25 @@ def test_shifts_compose():
 def test_errors_name_the_config_key(make, key):
     with pytest.raises(ValueError, match=key):
         make()
+
+
+def test_the_cosine_map_is_the_published_one():
+    u = torch.linspace(0.01, 0.99, 99).double()
+    published = 1 - 1 / (1 + torch.tan(torch.pi / 2 * u))
+    torch.testing.assert_close(CosineMapTimes()(u, linear()) / 999, published)
+
+
+def test_log_normal_times_have_log_normal_levels():
+    schedule, u = linear(), torch.linspace(0.01, 0.99, 99).double()
+    log_sigma = -schedule.log_snr(LogNormalTimes(mean=-0.5, std=0.7)(u, schedule)) / 2
+    torch.testing.assert_close(torch.special.ndtr((log_sigma + 0.5) / 0.7), u, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r"time_sampling\.std"):
+        LogNormalTimes(std=0.0)
+
+
+@pytest.mark.parametrize("rule", [CosineMapTimes(), LogNormalTimes()])
+def test_mapped_times_rise_within_the_schedule(rule):
+    u = torch.linspace(0, 1 - 2**-24, 1001)
+    t = rule(u, linear())
+    assert (t.diff() >= 0).all()
+    assert 0 <= t.min() < t.max() <= 999

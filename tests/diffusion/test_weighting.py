@@ -9,16 +9,18 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ldm.diffusion.prediction import Epsilon, Sample, Velocity
-from ldm.diffusion.schedule import scaled_linear, zero_snr
-from ldm.diffusion.weighting import MinSNR, Sigmoid, SoftMinSNR, Uniform, Weighting
+from ldm.diffusion.continuous import FlowMatching, VarianceExploding
+from ldm.diffusion.prediction import Epsilon, FlowVelocity, Sample, Velocity
+from ldm.diffusion.schedule import linear, scaled_linear, zero_snr
+from ldm.diffusion.weighting import EDM, P2, Debiased, MinSNR, Sigmoid, SoftMinSNR, Uniform, Weighting
 
 CONF = Path(__file__).parents[2] / "conf" / "weighting"
 WEIGHTINGS = {p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted(CONF.glob("*.yaml"))}
+BOUNDED = sorted(WEIGHTINGS.keys() - {"p2", "debiased", "edm"})  # these are so at training times, from 0 up
 PREDICTIONS = [Epsilon(), Velocity(), Sample()]
 
 
-@pytest.mark.parametrize(("name", "prediction"), list(product(WEIGHTINGS, PREDICTIONS)))
+@pytest.mark.parametrize(("name", "prediction"), list(product(BOUNDED, PREDICTIONS)))
 def test_weights_are_finite_and_not_negative_from_clean_data_to_pure_noise(name, prediction):
     schedule = zero_snr(base=scaled_linear())
     levels = schedule(torch.linspace(-1, 999, 4001).double(), 4)
@@ -77,3 +79,42 @@ def test_gamma_must_be_positive(kind):
 def test_bias_is_a_log_snr(bias):
     with pytest.raises(ValueError, match=r"weighting\.bias"):
         Sigmoid(bias=bias)
+
+
+@pytest.mark.parametrize("prediction", [Epsilon(), Velocity(), Sample(), FlowVelocity()])
+def test_further_weights_are_the_published_functions_of_the_snr(prediction):
+    """Each weight, on the error of eps, times the error of eps per error of the prediction."""
+    t = torch.arange(0.0, 1000, 37)
+    for schedule in (linear(), VarianceExploding()):
+        alpha, sigma = schedule(t, 1, torch.float64)
+        snr = (alpha / sigma) ** 2
+        _, eps = prediction.error_ratio(alpha, sigma)
+        published = {
+            P2(k=2.0, gamma=0.5): (2 + snr) ** -0.5,
+            P2(): 1 / (1 + snr),
+            Debiased(): snr**-0.5,
+            EDM(sigma_data=0.5): (1 / snr + 0.25) / (0.25 / snr) / snr,
+        }
+        for weighting, value in published.items():
+            torch.testing.assert_close(weighting(alpha, sigma, prediction), value * eps)
+
+
+@pytest.mark.parametrize("weighting", [P2(), P2(k=0.1, gamma=0.5), Debiased(), EDM()])
+@pytest.mark.parametrize("prediction", [Epsilon(), Velocity(), Sample(), FlowVelocity()])
+def test_further_weights_are_finite_at_every_training_time(weighting, prediction):
+    for schedule in (linear(), zero_snr(base=linear()), FlowMatching(), VarianceExploding()):
+        if not (prediction.needs_signal and schedule.zero_terminal_snr):
+            weights = weighting(*schedule(torch.arange(1000.0), 1), prediction)
+            assert weights.isfinite().all()
+            assert (weights >= 0).all()
+
+
+def test_edm_weights_velocities_alike():
+    alpha, sigma = linear()(torch.arange(1000.0), 1)
+    torch.testing.assert_close(EDM()(alpha, sigma, Velocity()), torch.ones(1000))
+
+
+@pytest.mark.parametrize("make", [lambda: P2(k=0.0), lambda: P2(gamma=0.0), lambda: EDM(sigma_data=-1.0)])
+def test_impossible_further_weights_are_refused(make):
+    with pytest.raises(ValueError, match="weighting"):
+        make()

@@ -75,3 +75,38 @@ class ShiftedTimes:
         return (
             u / (u + (1 - u) / self.shift) * (schedule.num_train_timesteps - 1)
         )  # the form that cannot pass 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineMapTimes:
+    """t / (T-1) = 1 - 1 / (1 + tan(pi u / 2)) (Esser et al. 2024, arXiv:2403.03206, section 3.1, "CosMap").
+
+    On straight paths it gives the log-SNR the distribution that the cosine schedule has.
+    """
+
+    def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
+        """The mapped times."""
+        sin, cos = torch.sin(torch.pi / 2 * u), torch.cos(torch.pi / 2 * u)
+        return sin / (sin + cos) * (schedule.num_train_timesteps - 1)  # the form without an infinity
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogNormalTimes:
+    """log(sigma / alpha) normal, within the schedule (Karras et al. 2022, arXiv:2206.00364, Table 1).
+
+    Args:
+        mean: P_mean.
+        std: P_std.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise ValueError(f"std must be positive, got {self.std} (time_sampling.std)")
+
+    def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
+        """The times of the quantiles, clamped to [0, T-1]."""
+        t = schedule.time(-2 * (self.mean + self.std * torch.special.ndtri(u.double())))
+        return t.clamp(0, schedule.num_train_timesteps - 1).to(u.dtype)

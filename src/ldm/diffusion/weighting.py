@@ -100,6 +100,65 @@ class Sigmoid:
         return SoftMinSNR(gamma=math.exp(self.bias))(alpha, sigma, prediction)
 
 
+@dataclass(frozen=True, kw_only=True)
+class P2:
+    """(k + SNR)^-gamma on the error of eps (Choi et al. 2022, arXiv:2204.00227, Eq. 8).
+
+    Args:
+        k: bounds the weight where there is no signal.
+        gamma: how much less noise counts less.
+    """
+
+    k: float = 1.0
+    gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("k", self.k)
+        _check_positive("gamma", self.gamma)
+
+    def __call__(
+        self, alpha: Float[Tensor, "*b"], sigma: Float[Tensor, "*b"], prediction: Prediction
+    ) -> Float[Tensor, "*b"]:
+        """Weights of the prediction's squared error."""
+        x0, eps = prediction.error_ratio(alpha, sigma)
+        return eps * (self.k + eps / x0).pow(-self.gamma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debiased:
+    """SNR^(-1/2) on the error of eps (Yu et al. 2023, arXiv:2310.08442, Eq. 11): alpha sigma for v."""
+
+    def __call__(
+        self, alpha: Float[Tensor, "*b"], sigma: Float[Tensor, "*b"], prediction: Prediction
+    ) -> Float[Tensor, "*b"]:
+        """Weights of the prediction's squared error."""
+        x0, eps = prediction.error_ratio(alpha, sigma)
+        return (x0 * eps).sqrt()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EDM:
+    """SNR + 1 / sigma_data^2 on the error of x0 (Karras et al. 2022, arXiv:2206.00364, Table 1).
+
+    It is 1 for v if sigma_data is 1.
+
+    Args:
+        sigma_data: standard deviation of the data.
+    """
+
+    sigma_data: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("sigma_data", self.sigma_data)
+
+    def __call__(
+        self, alpha: Float[Tensor, "*b"], sigma: Float[Tensor, "*b"], prediction: Prediction
+    ) -> Float[Tensor, "*b"]:
+        """Weights of the prediction's squared error."""
+        x0, eps = prediction.error_ratio(alpha, sigma)
+        return eps + x0 / self.sigma_data**2
+
+
 def _check_positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name} must be positive, got {value} (weighting.{name})")
