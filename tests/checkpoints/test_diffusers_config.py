@@ -151,6 +151,39 @@ def test_other_schedulers_lead_there_and_back(scheduler: dict[str, Any]):
     assert words.diffusion_nodes(words.scheduler_json(*nodes)) == nodes
 
 
+def nodes_with(**changes: Any) -> tuple[Any, Any]:
+    diffusion, sampling = words.diffusion_nodes(PNDM)
+    return diffusion | changes.pop("diffusion", {}), sampling | changes
+
+
+@pytest.mark.parametrize(
+    ("diffusion", "says"),
+    [
+        (
+            {"schedule": {"_target_": "ldm.diffusion.continuous.FlowMatching"}},
+            "schedule of the folder must be",
+        ),
+        (
+            {"prediction": {"_target_": "ldm.diffusion.prediction.FlowVelocity"}},
+            "prediction of the folder must",
+        ),
+    ],
+)
+def test_a_diffusion_without_words_is_refused(diffusion: Any, says: str):
+    with pytest.raises(ValueError, match=says):
+        words.scheduler_json(*nodes_with(diffusion=diffusion))
+
+
+def test_sampling_settings_without_words_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture):
+    karras = {"_target_": "ldm.diffusion.level_grids.karras", "_partial_": True}
+    written = words.scheduler_json(
+        *nodes_with(timesteps=karras, thresholding={"_target_": "ldm.diffusion.thresholding.Dynamic"})
+    )
+    assert (written["timestep_spacing"], written["clip_sample"]) == ("trailing", False)
+    assert "karras" in caplog.text
+    assert "Dynamic" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("make", "given", "says"),
     [

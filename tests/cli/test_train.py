@@ -200,11 +200,14 @@ def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
         ("data=nothing", "data"),
         ("data.batch_size=many", "data.batch_size"),
         ("resume=/no/such.ckpt", "resume"),
+        ("timesteps=explicit", "timesteps.times"),
+        ("sampling.num_inference_steps=2000", "num_inference_steps"),
+        ("schedule=flow prediction=eps", "prediction"),
         ("first_stage.checkpoint=/no/such.safetensors", "such.safetensors"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(override, says, tmp_path, capsys):
-    assert run(tmp_path / "run", override) == 2
+    assert run(tmp_path / "run", *override.split()) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     assert says in lines[0]

@@ -1,27 +1,16 @@
 """Grids by noise level: every number of steps, their formulas, and the published lists."""
 
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
+from ldm.cli.groups import options
 from ldm.diffusion.level_grids import PUBLISHED, align_your_steps, explicit, karras, log_snr
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import leading, times_of
 
-CONF = Path(__file__).parents[2] / "conf"
-
-
-def group(name):
-    return {
-        p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted((CONF / name).glob("*.yaml"))
-    }
-
-
-GRIDS, SCHEDULES = group("timesteps"), group("schedule")
+GRIDS, SCHEDULES = options("timesteps"), options("schedule")
 GRIDS.pop("explicit")
 FINAL = {"log_snr": 0.0, "sd15": 0.0, "sd2": 0.0}
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}

@@ -107,3 +107,15 @@ def test_an_output_of_another_shape_is_refused():
     diffusion = Diffusion(schedule=linear(), prediction=Epsilon(), weighting=Uniform())
     with pytest.raises(ValueError, match=r"backbone\.out_channels"):
         diffusion.loss(lambda x_t, t: out[:, :1], x0, noise, t)
+
+
+def test_the_denoiser_takes_once_or_twice_the_channels_only():
+    diffusion = Diffusion(schedule=linear(), prediction=Epsilon(), weighting=Uniform())
+    x, t = torch.randn(2, 3, 4, 4), torch.tensor([10.0])
+    twice = diffusion.denoiser(lambda x_t, t: torch.cat([x_t, x_t + 1], 1))(x, t)
+    assert torch.equal(twice.eps, x)
+    assert torch.equal(twice.variance, x + 1)
+    for channels in (1, 4, 9):
+        denoise = diffusion.denoiser(lambda x_t, t, c=channels: x_t.new_zeros(len(x_t), c, 4, 4))
+        with pytest.raises(ValueError, match=r"got \(2, \d, 4, 4\) \(backbone\.out_channels\)"):
+            denoise(x, t)

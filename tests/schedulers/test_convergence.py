@@ -7,29 +7,18 @@ stays: their order beyond 2 shows in a single step after exact estimates, with a
 import math
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
+from ldm.cli.groups import options
 from ldm.diffusion.prediction import Denoised, noise_in
 from ldm.diffusion.sampling import sample
 from ldm.schedulers import Adams, DPMSolverPP, DPMSolverPPSingle, SASolver, UniPC
 from ldm.schedulers.multistep import Estimate
 from ldm.schedulers.predictor_corrector import Pending
 
-CONF = Path(__file__).parents[2] / "conf"
-
-
-def group(name):
-    return {
-        p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted((CONF / name).glob("*.yaml"))
-    }
-
-
-SCHEDULERS, SCHEDULES = group("scheduler"), group("schedule")
+SCHEDULERS, SCHEDULES = options("scheduler"), options("schedule")
 MEANS = torch.tensor([-1.2, 0.4, 1.3], dtype=torch.float64)
 SHARES = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
 STD = 0.4

@@ -7,31 +7,21 @@ marginal, so does every chain.
 
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
+from ldm.cli.groups import options
 from ldm.diffusion.prediction import Denoised
 from ldm.diffusion.schedule import Tabulated
 from ldm.diffusion.timesteps import leading, linspace, trailing
 from ldm.schedulers import DDIM, DDPM, LCM, TCD, DPMSolverPP, DPMSolverPPSingle, Euler, Heun, SASolver, UniPC
 
-CONF = Path(__file__).parents[2] / "conf"
 MU = 0.7
 FEW = (*range(1, 21), 25, 30, 50, 100, 250, 500, 999, 1000)
 ALL = tuple(range(1, 1001))
 
-
-def group(name):
-    return {
-        p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted((CONF / name).glob("*.yaml"))
-    }
-
-
-SCHEDULERS, SCHEDULES = group("scheduler"), group("schedule")
+SCHEDULERS, SCHEDULES = options("scheduler"), options("schedule")
 GRIDS = {"leading": leading, "linspace": linspace, "trailing": trailing}
 PRESERVING = [name for name, schedule in SCHEDULES.items() if isinstance(schedule, Tabulated)]
 FAMILY = {f"{name}.yaml": solver for name, solver in SCHEDULERS.items()}

@@ -1,9 +1,12 @@
 """Configs of Stable Diffusion's components in diffusers' words and in ours."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from ldm.models.tokenizer import END_OF_TEXT
+
+log = logging.getLogger(__name__)
 
 Node = dict[str, Any]
 
@@ -287,25 +290,49 @@ def sampling_node(timesteps: Node, bound: float | None = None) -> Node:
 
 
 def scheduler_json(diffusion: Node, sampling: Node) -> Node:
-    """The config of a DDIMScheduler from our diffusion and sampling settings."""
+    """The config of a DDIMScheduler from our diffusion and sampling settings.
+
+    Its words cannot say every grid and thresholding of ours; those are left out with a warning.
+
+    Raises: ValueError for a schedule or prediction that no such scheduler has.
+    """
     schedule = diffusion["schedule"]
     zero_snr = schedule["_target_"].endswith(".zero_snr")
     schedule = schedule["base"] if zero_snr else schedule
     names = {ours: theirs for theirs, ours in BETAS.items()}
     predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
-    grid, clip = sampling["timesteps"], sampling.get("thresholding")
     betas = {key: schedule[key] for key in ("beta_start", "beta_end") if key in schedule}
     return {
         "_class_name": "DDIMScheduler",
-        "num_train_timesteps": schedule["num_train_timesteps"],
-        "beta_schedule": _one_of("diffusion", "schedule", schedule["_target_"].rpartition(".")[2], names),
+        "num_train_timesteps": schedule.get("num_train_timesteps", 1000),
+        "beta_schedule": _one_of("folder", "schedule", _name_of(schedule), names),
         **betas,
-        "prediction_type": predictions[diffusion["prediction"]["_target_"].rpartition(".")[2]],
+        "prediction_type": _one_of("folder", "prediction", _name_of(diffusion["prediction"]), predictions),
         "rescale_betas_zero_snr": zero_snr,
-        "timestep_spacing": grid["_target_"].rpartition(".")[2],
-        "steps_offset": grid.get("offset", 0),
-        "set_alpha_to_one": grid["final"] < 0,
-        "clip_sample": clip is not None,
-        "clip_sample_range": 1.0 if clip is None else clip["bound"],
+        **_sampling_words(sampling),
         **SCHEDULE_FIXED,
+    }
+
+
+def _name_of(node: Node) -> str:
+    """The last part of a node's target."""
+    return str(node["_target_"]).rpartition(".")[2]
+
+
+def _sampling_words(sampling: Node) -> Node:
+    """Grid and clipping of a DDIMScheduler."""
+    grid, rule = sampling["timesteps"], sampling.get("thresholding")
+    spacing, final = _name_of(grid), grid.get("final", -1.0)
+    if spacing not in SPACINGS or final not in (-1.0, 0.0):
+        log.warning("timesteps=%s (final=%g) has no words in diffusers: trailing is written", spacing, final)
+        spacing, final = "trailing", -1.0
+    if rule is not None and _name_of(rule) != "Clip":
+        log.warning("thresholding=%s is not written: only clip has words here", _name_of(rule))
+        rule = None
+    return {
+        "timestep_spacing": spacing,
+        "steps_offset": grid.get("offset", 0) if spacing == "leading" else 0,
+        "set_alpha_to_one": final < 0,
+        "clip_sample": rule is not None,
+        "clip_sample_range": 1.0 if rule is None else rule.get("bound", 1.0),
     }

@@ -19,6 +19,7 @@ from ldm.checkpoints.native import save_model
 from ldm.checkpoints.training import training_metadata
 from ldm.cli.config import ConfigError, build
 from ldm.cli.summary import machine, revision
+from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.utils.device import has_bf16, set_threads
@@ -62,7 +63,7 @@ class Run:
         OmegaConf.save(self.cfg, self.dir / "config.yaml", resolve=True)
         self._recall_summary()
         self.autoencoder_node = plain(self.cfg.autoencoder)
-        data = None if self.cfg.task is None else self._captioned_data()
+        data = None if self.cfg.task is None else self._checked_data()
         autoencoder = self._first_stage()
         if data is not None:
             self._diffusion(autoencoder, data)
@@ -182,9 +183,13 @@ class Run:
         save_model(path, {"autoencoder": module.ema}, {"autoencoder": self.autoencoder_node})
         self._save_summary()
 
-    def _captioned_data(self) -> Any:
-        """The data of the diffusion model, once it is sure that the text encoder has room for its words."""
-        data = build(self.cfg.data)
+    def _checked_data(self) -> Any:
+        """The data of the diffusion model.
+
+        It is made sure that the text encoder has room for its words and that there is a grid to sample on.
+        """
+        sampling, diffusion, data = build(self.cfg.sampling), build(self.cfg.diffusion), build(self.cfg.data)
+        times_of(sampling["timesteps"], diffusion.schedule, sampling["num_inference_steps"])
         with torch.device("meta"):
             text_encoder = build(self.cfg.text_encoder)()
         text_encoder.learn_vocabulary(data.captions)

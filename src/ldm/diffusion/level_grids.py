@@ -5,7 +5,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ldm.diffusion.schedule import NoiseSchedule
-from ldm.diffusion.timesteps import check_grid, check_num_steps
+from ldm.diffusion.timesteps import check_num_steps, closed
 
 
 def karras(
@@ -144,7 +144,7 @@ def explicit(
             "(timesteps, num_inference_steps)"
         )
     found = given if sigmas is None else schedule.time(-2 * given.log())
-    return _closed(found, final, num_train_timesteps)
+    return closed(found, final, num_train_timesteps)
 
 
 def _ends(schedule: NoiseSchedule, num_train_timesteps: int, final: float) -> tuple[Tensor, Tensor]:
@@ -161,10 +161,4 @@ def _from_log_sigma(
     times = schedule.time(-2 * log_sigma)
     if schedule.zero_terminal_snr or times[0] > num_train_timesteps - 1 - 1e-6:
         times = torch.cat([torch.full_like(times[:1], num_train_timesteps - 1), times[1:]])
-    return _closed(times, final, num_train_timesteps)
-
-
-def _closed(times: Tensor, final: float, num_train_timesteps: int) -> Tensor:
-    grid = torch.cat([times.double(), torch.tensor([final], dtype=torch.float64, device="cpu")])
-    check_grid(grid, num_train_timesteps)
-    return grid
+    return closed(times, final, num_train_timesteps)

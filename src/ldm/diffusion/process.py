@@ -80,7 +80,12 @@ class Diffusion:
             out = net(self._input(x_t, t), t.float().expand(len(x_t))).to(dtype)
             if out.shape == x_t.shape:
                 return self.prediction.split(out, x_t, alpha, sigma)
-            out, variance = out.chunk(2, dim=1)  # a net that learned the variance of a step
+            if out.shape != (len(x_t), 2 * x_t.shape[1], *x_t.shape[2:]):
+                raise ValueError(
+                    f"the net must return shape {tuple(x_t.shape)}, or twice the channels if it learned the "
+                    f"variance, got {tuple(out.shape)} (backbone.out_channels)"
+                )
+            out, variance = out.chunk(2, dim=1)
             return self.prediction.split(out, x_t, alpha, sigma)._replace(variance=variance)
 
         return denoise

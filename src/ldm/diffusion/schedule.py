@@ -28,11 +28,13 @@ class NoiseSchedule(ABC):
     is NaN. Kinds of schedules differ in it and in the scale of x_t.
     """
 
-    num_train_timesteps: int
-    """T"""
-
     scales_input: ClassVar[bool] = False
     """Whether the net reads x_t / `spread`, for levels that grow without bound."""
+
+    @property
+    @abstractmethod
+    def num_train_timesteps(self) -> int:
+        """T, the number of noise levels."""
 
     @abstractmethod
     def log_snr(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
@@ -98,7 +100,7 @@ class Tabulated(NoiseSchedule):
             )
 
     @property
-    def num_train_timesteps(self) -> int:  # type: ignore[override]
+    def num_train_timesteps(self) -> int:
         """T, the length of the table."""
         return len(self.alphas_cumprod)
 

@@ -33,7 +33,7 @@ def leading(
     top = (num_steps - 1) * stride + offset
     if top > num_train_timesteps - 1 > offset and num_steps > 1:  # N = T
         stride = (num_train_timesteps - 1 - offset) / (num_steps - 1)
-    return _grid(
+    return closed(
         torch.arange(num_steps - 1, -1, -1, device="cpu") * stride + offset, final, num_train_timesteps
     )
 
@@ -48,7 +48,7 @@ def trailing(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -
     """
     check_num_steps(num_train_timesteps, num_steps)
     i = torch.arange(num_steps, 0, -1, dtype=torch.float64, device="cpu")
-    return _grid((i * num_train_timesteps / num_steps).round() - 1, final, num_train_timesteps)
+    return closed((i * num_train_timesteps / num_steps).round() - 1, final, num_train_timesteps)
 
 
 def linspace(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -> Float64[Tensor, " n"]:
@@ -63,7 +63,7 @@ def linspace(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -
     i = torch.arange(num_steps - 1, -1, -1, dtype=torch.float64, device="cpu")
     last = num_train_timesteps - 1
     times = (i * last / (num_steps - 1)).round() if num_steps > 1 else i + last
-    return _grid(times, final, num_train_timesteps)
+    return closed(times, final, num_train_timesteps)
 
 
 def check_grid(timesteps: Tensor, num_train_timesteps: int) -> None:
@@ -116,7 +116,12 @@ def check_num_steps(num_train_timesteps: int, num_steps: int) -> None:
         )
 
 
-def _grid(times: Tensor, final: float, num_train_timesteps: int) -> Tensor:
+def closed(times: Tensor, final: float, num_train_timesteps: int) -> Float64[Tensor, " n"]:
+    """The grid of the times and the final target.
+
+    Raises:
+        ValueError: if it cannot be sampled on.
+    """
     grid = torch.cat([times.double(), torch.tensor([final], dtype=torch.float64, device="cpu")])
     check_grid(grid, num_train_timesteps)
     return grid
