@@ -17,7 +17,7 @@ GOOD = {
     "data": {"batch_size": 32},
     "trainer": {"devices": 2, "num_nodes": 1, "accumulate_grad_batches": 4},
     "task": {"caption_dropout": 0.1},
-    "sampling": {"guidance_scale": 3.0},
+    "sampling": {"guidance_scale": 3.0, "guidance": {"_target_": "ldm.guidance.cfg.CFG"}},
 }
 TEXT = "ldm.models.text_encoder"
 BROKEN = [
@@ -59,6 +59,17 @@ BROKEN = [
     (
         {"task.caption_dropout": 0.0},
         "sampling.guidance_scale: must be 1 when trained without caption dropout (task.caption_dropout=0)",
+    ),
+    (
+        {"sampling.guidance._target_": "ldm.guidance.autoguidance.Autoguidance"},
+        "weak_checkpoint: sampling.guidance=autoguidance needs the checkpoint of a weaker net, got none",
+    ),
+    (
+        {
+            "diffusion.schedule._target_": "ldm.diffusion.continuous.FlowMatching",
+            "diffusion.prediction._target_": "ldm.diffusion.prediction.Epsilon",
+        },
+        "diffusion.prediction: eps cannot be used with the zero terminal SNR of diffusion.schedule",
     ),
 ]
 

@@ -102,6 +102,10 @@ def test_image_i_has_the_seed_plus_i():
         (["prompt=x", "batch_size=0"], "batch_size: must be at least 1"),
         (["prompt=x", "negative_prompt=[a,b]"], "negative_prompt: must be one or 1, got 2"),
         (["replay=/no/such.png"], "replay: no image at /no/such.png"),
+        (["prompt=x", "guidance=autoguidance"], "weak_checkpoint: guidance=autoguidance needs"),
+        (["prompt=x", "weak_checkpoint=/no/such"], "/no/such"),
+        (["prompt=x", "guidance=apgg"], "guidance"),
+        (["prompt=x", "+guidance.phii=1"], "guidance: has settings and is no option"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, says, folder, capsys):
@@ -124,6 +128,26 @@ def test_an_image_is_made_again_bit_for_bit(folder):
     assert (recipe["prompt"], recipe["seed"], recipe["kind"]) == ("rocket", 4, "text2img")
     assert recipe["scheduler"]["_target_"] == "ldm.schedulers.ddpm.DDPM"
     assert len(recipe["sha256"]["checkpoint"]) == 64
+
+
+@pytest.mark.parametrize(
+    "arguments", [["guidance=pag"], ["guidance=autoguidance", "weak_checkpoint=weak.safetensors"]]
+)
+def test_guidance_is_part_of_the_recipe(arguments, folder, capsys):
+    from ldm.pipelines.base import shipped_model
+
+    with shipped_model() as model:
+        Path("weak.safetensors").write_bytes(model.read_bytes())
+    steps = ["threads=1", "num_inference_steps=2", "guidance_scale=2"]
+    assert main(["prompt=pizza", "output=a.png", *arguments, *steps]) == 0
+    recipe = recipe_of("a.png")
+    assert recipe["net_evaluations"] == (6 if "pag" in arguments[0] else 4)
+    assert recipe["guidance"]["_target_"].startswith("ldm.guidance.")
+    assert main(["replay=a.png", "output=b.png", "threads=1"]) == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    Path("weak.safetensors").write_bytes(b"other")
+    changed = main(["replay=a.png", "output=c.png", "threads=1"])
+    assert changed == (0 if "pag" in arguments[0] else 2)
 
 
 def test_an_image_from_an_image_is_made_again(folder):

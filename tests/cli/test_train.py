@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import ldm
 from ldm.cli import sample, train
 from ldm.evaluation.report import read_metrics
+from ldm.guidance import APG
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 TINY = ["experiment=tiny", "threads=1"]
@@ -200,6 +202,7 @@ def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
         ("data=nothing", "data"),
         ("data.batch_size=many", "data.batch_size"),
         ("resume=/no/such.ckpt", "resume"),
+        ("guidance=autoguidance", "weak_checkpoint: guidance=autoguidance needs"),
         ("timesteps=explicit", "timesteps.times"),
         ("sampling.num_inference_steps=2000", "num_inference_steps"),
         ("schedule=flow prediction=eps", "prediction"),
@@ -212,6 +215,16 @@ def test_a_mistake_is_one_line_and_status_2(override, says, tmp_path, capsys):
     assert len(lines) == 1, lines
     assert says in lines[0]
     assert not (tmp_path / "run" / "autoencoder").exists()  # found before anything is trained
+
+
+def test_sample_grids_take_rules_and_weaker_nets(finished, tmp_path):
+    weak = finished / "checkpoints" / "last.ckpt"
+    short = ["trainer.max_steps=2", f"first_stage.checkpoint={finished / 'autoencoder.safetensors'}"]
+    for name, *more in (("apg",), ("interval",), ("autoguidance", f"weak_checkpoint={weak}")):
+        assert run(tmp_path / name, f"guidance={name}", "sampling.guidance_scale=3", *short, *more) == 0
+        assert (tmp_path / name / "samples" / "prompts.png").is_file()
+    config = ldm.Text2ImagePipeline.from_pretrained(tmp_path / "apg" / "model.safetensors").sampling
+    assert config["guidance"] == APG()
 
 
 def test_eps_with_zero_terminal_snr_is_refused(tmp_path, capsys):

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from ldm.diffusion.conditioning import Conditioning
-from ldm.guidance.cfg import drop_captions, guide
+from ldm.diffusion.prediction import Epsilon
+from ldm.diffusion.process import Diffusion
+from ldm.diffusion.schedule import linear
+from ldm.diffusion.weighting import Uniform
+from ldm.guidance import CFG, Branch, Branches, drop_captions
+
+DIFFUSION = Diffusion(schedule=linear(), prediction=Epsilon(), weighting=Uniform())
 
 
 class Backbone:
@@ -17,6 +23,12 @@ class Backbone:
         self.batches.append(len(x_t))
         assert len(x_t) == len(t) == len(cond.tokens) == len(cond.pooled)
         return x_t.sin() * (1 + t)[:, None] + cond.tokens.mean(1) + cond.pooled
+
+
+def guide(net, cond, uncond, scale):
+    return CFG()(
+        Branches(Branch(net, cond), None if uncond is None else Branch(net, uncond)), scale, DIFFUSION
+    )
 
 
 def values(b=3, d=4):
@@ -63,9 +75,9 @@ def test_halves_in_bfloat16_are_combined_in_float32():
     assert torch.equal(out, out_u + 7.5 * (out_c - out_u))
 
 
-def test_guidance_without_an_unconditional_embedding_is_refused():
-    with pytest.raises(ValueError, match=r"\(guidance_scale\)"):
-        guide(Backbone(), values()[2], None, 3.0)
+def test_a_model_that_is_told_nothing_is_not_guided():
+    x_t, t, cond, _ = values()
+    assert torch.equal(guide(Backbone(), cond, None, 3.0)(x_t, t), Backbone()(x_t, t, cond))
 
 
 def test_captions_are_dropped_where_u_is_below_the_probability():

@@ -15,6 +15,7 @@ from ldm import Image2ImagePipeline, InpaintPipeline, Text2ImagePipeline
 from ldm.checkpoints.assemble import LoadedModel
 from ldm.checkpoints.converter import write_checkpoint
 from ldm.diffusion import random
+from ldm.guidance import PAG
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 diffusers = pytest.importorskip("diffusers")
@@ -142,3 +143,17 @@ def test_inpainting_equals_diffusers(
     white = (np.asarray(mask) > 127)[None, :, :, None]
     expected.images = np.where(white, expected.images, np.asarray(image)[None] / 255.0)
     assert difference(made, expected) <= 1.0
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2"])
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_perturbed_attention_guidance_equals_diffusers(family: str, scale: float, folder: Any) -> None:
+    path = folder(family, 1)
+    ours = Text2ImagePipeline.from_pretrained(path)
+    theirs = diffusers.StableDiffusionPAGPipeline.from_pretrained(path, pag_applied_layers="mid")
+    common = {"num_inference_steps": 10, "guidance_scale": scale, "height": SIZE, "width": SIZE}
+    image = ours(PROMPT, seed=3, guidance=PAG(scale=2.0), output="tensor", **common)
+    expected = theirs(PROMPT, latents=draw(ours, "x_T"), pag_scale=2.0, output_type="np", **common)
+    assert difference(image, expected) <= 1.0
+    plain = ours(PROMPT, seed=3, output="tensor", **common)
+    assert float((image - plain).abs().max()) > 0.05  # it does something

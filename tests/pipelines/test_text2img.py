@@ -18,7 +18,7 @@ from ldm.diffusion import random
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.timesteps import leading, trailing
-from ldm.guidance.cfg import guide
+from ldm.guidance import CFG, Branch, Branches
 from ldm.schedulers.ddim import DDIM
 from ldm.schedulers.ddpm import DDPM
 
@@ -108,7 +108,8 @@ def test_the_call_is_the_written_out_loop(pipeline: Text2ImagePipeline):
     shape = (2, 8, 8)
     diffusion, text = pipeline.diffusion, pipeline.text_encoder
     with torch.no_grad():
-        net = guide(pipeline.backbone, text.encode(prompts), text.encode(negatives), 3.0)
+        both = [Branch(pipeline.backbone, text.encode(words)) for words in (prompts, negatives)]
+        net = CFG()(Branches(*both), 3.0, diffusion)
         x = random.normal(seeds, "x_T", torch.arange(n), 0, shape)
         z = sample(
             diffusion.denoiser(net), diffusion.schedule, DDIM(), x, trailing(1000, 4), lambda i, t, s: x

@@ -110,8 +110,19 @@ def guidance_needs_dropout(cfg: DictConfig) -> str | None:
     """Guidance needs the answer to the empty caption, learned by caption dropout (Ho & Salimans 2022)."""
     dropout_key, dropout = _first(cfg, "task.caption_dropout", "caption_dropout")
     scale_key, scale = _first(cfg, "sampling.guidance_scale", "task.sampling.guidance_scale")
+    if _target(cfg, "sampling.guidance") == "Autoguidance":
+        return None
     if dropout == 0 and scale not in (None, 1):
         return f"{scale_key}: must be 1 when trained without caption dropout ({dropout_key}=0), got {scale}"
+    return None
+
+
+def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
+    """Autoguidance leads away from what a weaker net says (Karras et al. 2024)."""
+    key, _ = _first(cfg, "guidance", "sampling.guidance")
+    _, weak = _first(cfg, "weak_checkpoint", "replay")
+    if key and _target(cfg, key) == "Autoguidance" and weak is None:
+        return f"weak_checkpoint: {key}=autoguidance needs the checkpoint of a weaker net, got none"
     return None
 
 
@@ -121,6 +132,7 @@ LAWS: tuple[Law, ...] = (
     context_width_fits,
     batch_divides,
     guidance_needs_dropout,
+    autoguidance_needs_a_weaker_net,
 )
 
 

@@ -16,7 +16,8 @@ CALL = ("num_inference_steps", "guidance_scale", "eta", "clip_skip", "height", "
 READING = ("variant", "prediction", "ema", "dtype")
 MODEL = ("vae_slicing", "vae_tiling")
 FILES = ("image", "mask")
-NODES = ("scheduler", "timesteps", "thresholding")
+MODELS = ("checkpoint", "weak_checkpoint")
+NODES = ("scheduler", "timesteps", "thresholding", "guidance")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
 
 
@@ -24,7 +25,7 @@ def request_of(cfg: DictConfig) -> dict[str, Any]:
     """What is asked for, plain types only: the part of the config that decides on the pixels."""
     given = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(given, dict)
-    names = ("kind", "checkpoint", "size", *CALL, *READING, *MODEL, *FILES, *NODES)
+    names = ("kind", *MODELS, "size", *CALL, *READING, *MODEL, *FILES, *NODES)
     request = {name: given[name] for name in names if name in given}
     for name in ("guidance_scale", "eta", "strength"):  # 4 on the command line is an int
         if isinstance(request.get(name), int):
@@ -32,8 +33,9 @@ def request_of(cfg: DictConfig) -> dict[str, Any]:
     for name in FILES:
         if name in request:
             request[name] = str(Path(request[name]).absolute())
-    if request["checkpoint"] is not None and Path(request["checkpoint"]).exists():
-        request["checkpoint"] = str(Path(request["checkpoint"]).absolute())
+    for name in MODELS:
+        if request[name] is not None and Path(request[name]).exists():
+            request[name] = str(Path(request[name]).absolute())
     return request
 
 
@@ -49,12 +51,18 @@ def digest(path: Path) -> str:
 
 def digests(request: dict[str, Any], checkpoint: Path) -> dict[str, str]:
     """SHA-256 of everything that the request reads."""
-    paths = {"checkpoint": checkpoint} | {name: Path(request[name]) for name in FILES if name in request}
+    paths = {"checkpoint": checkpoint}
+    paths |= {name: Path(request[name]) for name in (*FILES, "weak_checkpoint") if request.get(name)}
     return {name: digest(path) for name, path in paths.items() if path.exists()}
 
 
 def recipe(
-    request: dict[str, Any], hashes: dict[str, str], batch: list[dict[str, Any]], index: int, scale: int
+    request: dict[str, Any],
+    hashes: dict[str, str],
+    batch: list[dict[str, Any]],
+    index: int,
+    scale: int,
+    net_evaluations: int,
 ) -> dict[str, str]:
     """Metadata of the PNG of one image.
 
@@ -64,8 +72,10 @@ def recipe(
         batch: prompt, negative prompt and seed of each image that was made together with it.
         index: its place among them.
         scale: by which the picture was enlarged.
+        net_evaluations: how often a net was asked about the image.
     """
     value = {**batch[index], **request, "sha256": hashes, "ldm": version("ldm"), "scale": scale}
+    value["net_evaluations"] = net_evaluations
     if len(batch) > 1:
         value |= {"batch": batch, "index": index}
     return {KEY: json.dumps(value)}

@@ -1,5 +1,6 @@
 """ldm-sample: images from prompts, images and masks, written as PNGs that carry their recipe."""
 
+import logging
 import os
 import re
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from ldm.cli.recipe import (
     recipe,
     request_of,
 )
+
+log = logging.getLogger(__name__)
 
 PIPELINES = {"text2img": "Text2ImagePipeline", "img2img": "Image2ImagePipeline", "inpaint": "InpaintPipeline"}
 
@@ -126,6 +129,7 @@ def main(cfg: DictConfig) -> None:
         for part in parts:
             for i, image in enumerate(sampler(images[part])):
                 sampler.save(image, paths[part][i], images[part], i, cfg.scale)
+        sampler.say_evaluations()
 
 
 def replay(cfg: DictConfig) -> None:
@@ -137,12 +141,14 @@ def replay(cfg: DictConfig) -> None:
     own = {name: request.pop(name) for name in ("prompt", "negative_prompt", "seed")}
     batch, index = request.pop("batch", [own]), request.pop("index", 0)
     scale, wanted = request.pop("scale", 1), request.pop("sha256")
-    request.pop("ldm", None)
+    for name in ("ldm", "net_evaluations"):  # said of the image, not asked for
+        request.pop(name, None)
     path = Path(cfg.output or Path("outputs") / Path(cfg.replay).name)
     refuse_existing([path], cfg.overwrite)
     with ExitStack() as stack:
         sampler = Sampler(request, cfg, stack, wanted)
         sampler.save(sampler(batch)[index], path, batch, index, scale)
+        sampler.say_evaluations()
 
 
 class Sampler:
@@ -181,12 +187,17 @@ class Sampler:
         self.pipeline: Any = getattr(ldm, PIPELINES[kind]).from_pretrained(
             checkpoint, device=pick_device(_own_device(cfg.device)), **options
         )
+        if request.get("weak_checkpoint") is not None:
+            self.pipeline.load_weak(request["weak_checkpoint"], ema=request["ema"])
         if request["vae_slicing"]:
             self.pipeline.enable_vae_slicing()
         if request["vae_tiling"]:
             self.pipeline.enable_vae_tiling()
         self.arguments = {name: request[name] for name in CALL if name in request}
         nodes = {name: request[name] for name in NODES if request.get(name) is not None}
+        for name, node in nodes.items():
+            if "_target_" not in node:
+                raise ConfigError(f"{name}: has settings and is no option: choose one ({name}=...)")
         self.arguments |= {name: construct(node, name) for name, node in nodes.items()}
         size = tuple(request["size"]) if request.get("size") else None
         for name in FILES:
@@ -210,11 +221,17 @@ class Sampler:
         """Writes an image with its recipe and prints where it is."""
         from ldm.utils.image_io import save_png
 
+        evaluations = image.info["net_evaluations"]
         if scale > 1:
             image = image.resize((image.width * scale, image.height * scale), 0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_png(image, path, recipe(self.request, self.hashes, batch, index, scale))
+        save_png(image, path, recipe(self.request, self.hashes, batch, index, scale, evaluations))
         print(path)
+
+    def say_evaluations(self) -> None:
+        """Logs what an image of the last batch has cost."""
+        if counts := self.pipeline.net_evaluations:
+            log.info("%d evaluations of the net for an image", counts[-1])
 
 
 def _own_device(name: str) -> str:

@@ -202,6 +202,9 @@ class Run:
         module: LatentDiffusion = build(self.cfg.task, autoencoder=autoencoder)
         first_stage = "autoencoder.safetensors" if any(True for _ in autoencoder.parameters()) else None
         module.metadata = training_metadata(self.model_config(), first_stage)
+        if self.cfg.weak_checkpoint is not None:
+            weak = load_model(self.cfg.weak_checkpoint).components
+            module.weak = (weak["text_encoder"].eval(), weak["backbone"].eval())
         self.fit(module, data, self.dir, {})
         if not self._is_main_process():
             return

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -16,14 +16,21 @@ class Conditioning:
         tokens: (b, l, d), attended to by cross-attention.
         pooled: (b, p), added to the time embedding.
         concat: (b, k, h, w), further channels behind those of x_t, such as an inpainting net's mask.
+        identity_attention: (b,), rows whose self-attention in the net's middle is the identity.
     """
 
     tokens: Float[Tensor, "b l d"] | None = None
     pooled: Float[Tensor, "b p"] | None = None
     concat: Float[Tensor, "b k h w"] | None = None
+    identity_attention: Bool[Tensor, " b"] | None = None
 
     def _items(self) -> Iterator[tuple[str, Tensor | None]]:
         return ((f.name, getattr(self, f.name)) for f in fields(self))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is said about what the image shows."""
+        return self.tokens is None and self.pooled is None
 
     def cat(self, other: "Conditioning") -> "Conditioning":
         """This batch followed by the other, field by field.
@@ -44,5 +51,9 @@ class Conditioning:
     ) -> "Conditioning":
         """The same values on a device, in a dtype."""
         return Conditioning(
-            **{k: v.to(device=device, dtype=dtype) for k, v in self._items() if v is not None}
+            **{
+                k: v.to(device=device, dtype=dtype if v.is_floating_point() else None)
+                for k, v in self._items()
+                if v is not None
+            }
         )

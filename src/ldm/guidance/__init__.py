@@ -1,5 +1,24 @@
-"""Guidance rules: wrappers of a net that keep its signature."""
+"""Guidance rules: frozen dataclasses that make one net of several answers."""
 
-from ldm.guidance.cfg import drop_captions, guide
+from ldm.guidance.apg import APG
+from ldm.guidance.autoguidance import Autoguidance
+from ldm.guidance.base import Branch, Branches, Guidance
+from ldm.guidance.cfg import CFG, drop_captions
+from ldm.guidance.interval import Interval
+from ldm.guidance.pag import PAG
+from ldm.guidance.rescale import CFGRescale
+from ldm.guidance.zero_star import CFGZeroStar
 
-__all__ = ["drop_captions", "guide"]
+__all__ = [
+    "APG",
+    "CFG",
+    "PAG",
+    "Autoguidance",
+    "Branch",
+    "Branches",
+    "CFGRescale",
+    "CFGZeroStar",
+    "Guidance",
+    "Interval",
+    "drop_captions",
+]

@@ -1,44 +1,30 @@
 """Classifier-free guidance and the caption dropout that makes it possible."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ldm.diffusion.conditioning import Conditioning
-from ldm.diffusion.process import Net
-
-Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
-"""Maps (x_t, t, cond) to the prediction."""
+from ldm.diffusion.process import Diffusion, Net
+from ldm.guidance.base import Branches, alone, combined
 
 
-def guide(backbone: Backbone, cond: Conditioning, uncond: Conditioning | None, scale: float) -> Net:
-    """The net (x_t, t) -> out_u + w (out_c - out_u) (Ho & Salimans 2022, arXiv:2207.12598, Eq. 6: w - 1).
+@dataclass(frozen=True, kw_only=True)
+class CFG:
+    """out_u + w (out_c - out_u) (Ho & Salimans 2022, arXiv:2207.12598, Eq. 6, whose w is ours minus 1)."""
 
-    Args:
-        backbone: maps (x_t, t, cond) to the prediction; called once a step, on a batch of two halves.
-        cond: conditioning of the batch.
-        uncond: conditioning of the empty (or negative) captions, shaped as cond; not used at scale 1.
-        scale: w; 1 is the conditional net alone (one half the work), 0 the unconditional one.
+    needs_uncond: ClassVar[bool] = True
 
-    Raises:
-        ValueError: if scale is not 1 and uncond is None.
-    """
-    if scale == 1.0:
-        return lambda x_t, t: backbone(x_t, t, cond)
-    if uncond is None:
-        raise ValueError(
-            f"guidance_scale {scale} needs the unconditional embedding, only 1 does without (guidance_scale)"
-        )
-    both = uncond.cat(cond)
+    def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
+        """The guided net: one call on a batch of two halves; the conditional net alone at w = 1."""
+        if scale == 1.0 or branches.uncond is None:
+            return alone(branches.cond)
 
-    def guided(x_t: Tensor, t: Tensor) -> Tensor:
-        out = backbone(torch.cat([x_t, x_t]), torch.cat([t, t]), both)
-        out_u, out_c = out.to(torch.promote_types(x_t.dtype, torch.float32)).chunk(2)
-        return out_u + scale * (out_c - out_u)
+        def guided(x_t: Tensor, t: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+            return uncond + scale * (cond - uncond)
 
-    return guided
+        return combined(guided, branches.cond, branches.uncond)
 
 
 def drop_captions(captions: list[str], probability: float, u: Float[Tensor, " b"]) -> list[str]:

@@ -1,7 +1,7 @@
 """Attention of Stable Diffusion: over positions, and to a context (Rombach et al. 2022, Sec. 3.3)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,15 +52,24 @@ class Attention(nn.Module):
         self.to_out = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "b n c"], context: Float[Tensor, "b m k"] | None = None
+        self,
+        x: Float[Tensor, "b n c"],
+        context: Float[Tensor, "b m k"] | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b n c"]:
-        """Attention output, (b, n, c), for queries `x` and keys/values from `context` (default: `x`)."""
+        """Attention output, (b, n, c), for queries `x` and keys/values from `context` (default: `x`).
+
+        In the rows of `identity` each position attends to itself alone (Ahn et al. 2024, arXiv:2403.17377).
+        """
         context = x if context is None else context
         q, k, v = (
             f(y).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (b, heads, n, d)
             for f, y in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
         )
-        return self.to_out(attend(q, k, v).transpose(1, 2).flatten(2))
+        out = attend(q, k, v)
+        if identity is not None:
+            out = torch.where(identity.view(-1, 1, 1, 1), v, out)
+        return self.to_out(out.transpose(1, 2).flatten(2))
 
 
 class SelfAttentionBlock(nn.Module):
@@ -88,10 +97,15 @@ class SelfAttentionBlock(nn.Module):
         if zero_init:
             zero_(self.attention.to_out)
 
-    def forward(self, x: Float[Tensor, "b c h w"], context: Tensor | None = None) -> Float[Tensor, "b c h w"]:
-        """Returns x plus attention over its positions; `context` is ignored."""
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        context: Tensor | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """Returns x plus attention over its positions; `context` is ignored, `identity` as in `Attention`."""
         h = self.norm(x).flatten(2).transpose(1, 2)  # (b, h w, c)
-        return x + self.attention(h).transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.attention(h, identity=identity).transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class GEGLU(nn.Module):
@@ -128,10 +142,13 @@ class TransformerBlock(nn.Module):
         self.context_dim = context_dim
 
     def forward(
-        self, x: Float[Tensor, "b n c"], context: Float[Tensor, "b m k"] | None = None
+        self,
+        x: Float[Tensor, "b n c"],
+        context: Float[Tensor, "b m k"] | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b n c"]:
-        """Returns the transformed sequence."""
-        x = x + self.attn1(self.norm1(x))
+        """Returns the transformed sequence; `identity` is for the self-attention, as in `Attention`."""
+        x = x + self.attn1(self.norm1(x), identity=identity)
         if self.context_dim is not None:
             x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
@@ -171,15 +188,18 @@ class SpatialTransformer(nn.Module):
         zero_(self.proj_out)
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b m k"] | None = None
+        self,
+        x: Float[Tensor, "b c h w"],
+        context: Float[Tensor, "b m k"] | None = None,
+        identity: Bool[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """Returns x plus what the transformer adds at each position."""
+        """Returns x plus what the transformer adds at each position; `identity` as in `Attention`."""
         h = self.norm(x)
         h = h if self.linear_projection else self.proj_in(h)
         h = h.flatten(2).transpose(1, 2)  # (b, h w, c)
         h = self.proj_in(h) if self.linear_projection else h
         for block in self.blocks:
-            h = block(h, context)
+            h = block(h, context, identity)
         h = self.proj_out(h) if self.linear_projection else h
         h = h.transpose(1, 2).unflatten(2, x.shape[2:])  # (b, c, h, w)
         return x + (h if self.linear_projection else self.proj_out(h))

@@ -29,10 +29,12 @@ class Level(nn.Module):
             self.resample = resample
         self.has_resample = resample is not None
 
-    def step(self, i: int, h: Tensor, embedding: Tensor, tokens: Tensor | None) -> Tensor:
+    def step(
+        self, i: int, h: Tensor, embedding: Tensor, tokens: Tensor | None, identity: Tensor | None = None
+    ) -> Tensor:
         """Returns the features after the i-th residual block and its attention."""
         h = self.resnets[i](h, embedding)
-        return self.attentions[i](h, tokens) if len(self.attentions) else h
+        return self.attentions[i](h, tokens, identity) if len(self.attentions) else h
 
 
 def _heads(
@@ -286,7 +288,9 @@ class UNet(nn.Module):
             if level.has_resample:
                 h = level.resample(h)
                 skips.append(h)
-        h = self.mid.step(0, h, embedding, tokens)
+        if cond.identity_attention is not None and not len(self.mid.attentions):
+            raise ValueError("has no attention in its middle to perturb (guidance, backbone.mid_attention)")
+        h = self.mid.step(0, h, embedding, tokens, cond.identity_attention)
         h = self.mid.resnets[1](h, embedding)
         for level in cast(Iterable[Level], self.up):
             for i in range(len(level.resnets)):

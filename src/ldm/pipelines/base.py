@@ -3,7 +3,7 @@
 import importlib.resources
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from ldm.checkpoints.construct import construct
 from ldm.checkpoints.loader import load_model
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion
+from ldm.guidance.base import Backbone
 from ldm.models.clip import ClipTextEncoder
 from ldm.models.tiling import check_rows, decode_tiled, encode_tiled
 from ldm.models.vae import AutoencoderKL, Posterior
@@ -40,6 +41,9 @@ class Pipeline:
         backbone: the denoising net.
         config: plain types only, as a checkpoint's metadata holds it: "diffusion", "sampling", "image_size",
             "caption_dropout".
+
+    Attributes:
+        net_evaluations: for each image of the last call, how often a net was asked about it.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class Pipeline:
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.vae_slicing = False
         self.vae_tile_rows: int | None = None
+        self.weak: tuple[Any, Any] | None = None
+        self.net_evaluations: list[int] = []
 
     @classmethod
     def from_pretrained(
@@ -99,9 +105,30 @@ class Pipeline:
         """
         self.device = self.device if device is None else pick_device(str(device))
         self.dtype = dtype or self.dtype
-        for net in (self.autoencoder, self.text_encoder, self.backbone):
+        for net in (self.autoencoder, self.text_encoder, self.backbone, *(self.weak or ())):
             net.to(device=self.device, dtype=self.dtype).requires_grad_(False).eval()
         return self
+
+    def load_weak(self: P, path: str | os.PathLike[str], *, ema: bool = True) -> P:
+        """Reads the weaker net of autoguidance with its text encoder; returns the pipeline.
+
+        Args:
+            path: of a checkpoint that denoises the same latents, such as an early one of the same run.
+            ema: take the EMA weights where a checkpoint has both.
+
+        Raises: FileNotFoundError; ValueError if it is not for the same latents.
+        """
+        found = load_model(path, self.device, self.dtype, ema=ema).components
+        if missing := [name for name in ("text_encoder", "backbone") if name not in found]:
+            raise ValueError(f"{path} has no {', '.join(missing)} (weak_checkpoint)")
+        for name in ("in_channels", "position_size"):
+            own, other = (getattr(net, name, None) for net in (self.backbone, found["backbone"]))
+            if own != other:
+                raise ValueError(
+                    f"{path} is not for the same latents: {name} {other}, not {own} (weak_checkpoint)"
+                )
+        self.weak = (found["text_encoder"], found["backbone"])
+        return self.to()
 
     def latent_shape(self, height: int | None, width: int | None) -> tuple[int, int, int]:
         """Channels, height and width of the latents of an image.
@@ -135,21 +162,23 @@ class Pipeline:
                 f"a net with {found} input channels for latents of {latent} is {kind} (checkpoint)"
             )
 
-    def encode(self, captions: list[str], clip_skip: int = 0) -> Conditioning:
+    def encode(self, captions: list[str], clip_skip: int = 0, text_encoder: Any = None) -> Conditioning:
         """Conditioning of captions; the empty caption is the unconditional one.
 
         Args:
             captions: b captions.
             clip_skip: layers to leave out at the end of a CLIP text encoder.
+            text_encoder: another one than the pipeline's.
 
         Raises: ValueError for another text encoder with `clip_skip`.
         """
-        if clip_skip and not isinstance(self.text_encoder, ClipTextEncoder):
+        text = text_encoder or self.text_encoder
+        if clip_skip and not isinstance(text, ClipTextEncoder):
             raise ValueError(
                 f"clip_skip must be 0 for a model without a CLIP text encoder, got {clip_skip} (clip_skip)"
             )
         skipped = {"clip_skip": clip_skip} if clip_skip else {}
-        cond: Conditioning = self.text_encoder.encode(captions, **skipped)
+        cond: Conditioning = text.encode(captions, **skipped)
         return cond
 
     @torch.inference_mode()
@@ -167,10 +196,20 @@ class Pipeline:
         finite(mean, "the latents of the image", "autoencoder", self.dtype)
         return Posterior(mean, logvar)
 
-    def net(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """The backbone's output in float32, whatever it computes in."""
-        out: Tensor = self.backbone(x_t.to(self.dtype), t, cond).float()
-        return out
+    def asked(self, backbone: Any, counted: Callable[[int], None]) -> Backbone:
+        """A net with its output in float32, whatever it computes in.
+
+        Args:
+            backbone: the net.
+            counted: told the rows of each call.
+        """
+
+        def net(x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+            counted(len(x_t))
+            out: Tensor = backbone(x_t.to(self.dtype), t, cond).float()
+            return out
+
+        return net
 
     def decode(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h2 w2"]:
         """Images of normalised latents, in [-1, 1].

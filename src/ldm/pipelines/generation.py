@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,7 +16,7 @@ from ldm.diffusion.sampling import sample
 from ldm.diffusion.schedule import NoiseSchedule
 from ldm.diffusion.thresholding import thresholded
 from ldm.diffusion.timesteps import times_of
-from ldm.guidance.cfg import guide
+from ldm.guidance import CFG, Branch, Branches, Guidance
 from ldm.pipelines.base import Pipeline, finite
 from ldm.pipelines.settings import Settings, steps_to_run, with_eta
 from ldm.schedulers.base import Scheduler
@@ -61,6 +62,7 @@ class Job:
     Args:
         prompts: one for each image.
         negatives: likewise.
+        guidance: the rule.
         scale: of the guidance.
         scheduler: the reverse-step rule.
         schedule: noise levels.
@@ -74,6 +76,7 @@ class Job:
 
     prompts: list[str]
     negatives: list[str]
+    guidance: Guidance
     scale: float
     scheduler: Scheduler
     schedule: NoiseSchedule
@@ -129,11 +132,13 @@ def prepare(
     steps = own["num_inference_steps"] if given.num_inference_steps is None else given.num_inference_steps
     grid = times_of(given.timesteps or own["timesteps"], pipeline.diffusion.schedule, steps)
     kept = steps_to_run(strength, len(grid) - 1)
+    rule: Guidance = given.guidance or own.get("guidance") or CFG()
     _warn_of_words(pipeline, [*prompts, *negatives])
     return Job(
         prompts=prompts,
         negatives=negatives,
-        scale=_scale(pipeline, given),
+        guidance=rule,
+        scale=_scale(pipeline, given, rule),
         scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
         schedule=pipeline.diffusion.schedule,
         grid=grid[len(grid) - 1 - kept :],
@@ -148,7 +153,7 @@ def prepare(
 def generate(
     pipeline: Pipeline, job: Job, start: Start, guided: Callable[[range], Guided]
 ) -> Image.Image | list[Image.Image] | Tensor:
-    """Images of a job.
+    """Images of a job; how often the nets were asked is left in `pipeline.net_evaluations`.
 
     Args:
         pipeline: the model.
@@ -164,19 +169,30 @@ def generate(
         progress_bar(job.given.progress, len(starts) * (len(job.grid) - 1)) as advance,
         torch.inference_mode(),
     ):
-        parts = []
+        parts, evaluations = [], []
         for first in starts:
             rows = range(first, min(first + batch_size, count))
-            parts.append(_some(pipeline, job, rows, start, guided(rows), advance))
+            asked: list[int] = []
+            parts.append(_some(pipeline, job, rows, start, guided(rows), advance, asked.append))
+            evaluations += [sum(asked) // len(rows)] * len(rows)
+    pipeline.net_evaluations = evaluations
     result = torch.cat(parts)  # outside of inference mode: a tensor like any other
     if job.given.output != "pil":
         return result
     images = [to_pil(image) for image in to_uint8(result).cpu()]
+    for image, asked_about in zip(images, evaluations, strict=True):
+        image.info["net_evaluations"] = asked_about
     return images[0] if job.single else images
 
 
 def _some(
-    pipeline: Pipeline, job: Job, rows: range, start: Start, guided: Guided, advance: Callable[[], None]
+    pipeline: Pipeline,
+    job: Job,
+    rows: range,
+    start: Start,
+    guided: Guided,
+    advance: Callable[[], None],
+    counted: Callable[[int], None],
 ) -> Tensor:
     """Latents or images of some of the rows."""
 
@@ -188,7 +204,8 @@ def _some(
         replaced = None if job.given.on_step is None else job.given.on_step(i, blended, x0)
         return blended if replaced is None else replaced
 
-    net = guide(pipeline.net, *_conditions(pipeline, job, rows, guided.concat))
+    branches = _branches(pipeline, job, rows, guided.concat, counted)
+    net = job.guidance(branches, job.scale, pipeline.diffusion)
     rule = job.given.thresholding or pipeline.sampling.get("thresholding")
     z = sample(
         thresholded(pipeline.diffusion.denoiser(net), job.schedule, rule),
@@ -205,26 +222,31 @@ def _some(
     return image if guided.finish is None else guided.finish(image)
 
 
-def _conditions(
-    pipeline: Pipeline, job: Job, rows: range, concat: Tensor | None
-) -> tuple[Conditioning, Conditioning | None, float]:
-    """Condition, negative condition and guidance scale of some of the images."""
+def _branches(
+    pipeline: Pipeline, job: Job, rows: range, concat: Tensor | None, counted: Callable[[int], None]
+) -> Branches:
+    """The nets and what they are told about some of the images, as far as the guidance may ask."""
 
-    def encode(captions: list[str]) -> Conditioning:
-        found = pipeline.encode([captions[i] for i in rows], job.given.clip_skip)
+    def told(captions: list[str], text_encoder: Any = None) -> Conditioning:
+        found = pipeline.encode([captions[i] for i in rows], job.given.clip_skip, text_encoder)
         return dataclasses.replace(found, concat=concat)
 
-    cond = encode(job.prompts)
-    if job.scale == 1.0 or (cond.tokens is None and cond.pooled is None):
-        return cond, None, 1.0  # an unconditional model has nothing to be guided by
-    return cond, encode(job.negatives), job.scale
+    net, cond = pipeline.asked(pipeline.backbone, counted), told(job.prompts)
+    uncond = weak = None
+    if job.scale != 1.0 and job.guidance.needs_uncond and not cond.is_empty:
+        uncond = Branch(net, told(job.negatives))
+    if job.scale != 1.0 and pipeline.weak is not None:
+        text_encoder, backbone = pipeline.weak
+        captions = job.negatives if job.given.negative_prompt else job.prompts
+        weak = Branch(pipeline.asked(backbone, counted), told(captions, text_encoder))
+    return Branches(Branch(net, cond), uncond, weak)
 
 
-def _scale(pipeline: Pipeline, given: Settings) -> float:
+def _scale(pipeline: Pipeline, given: Settings, rule: Guidance) -> float:
     """The guidance scale, after checking that the model can be guided."""
     own = pipeline.sampling["guidance_scale"]
     scale = float(own if given.guidance_scale is None else given.guidance_scale)
-    if scale != 1.0 and pipeline.config.get("caption_dropout") == 0:
+    if scale != 1.0 and rule.needs_uncond and pipeline.config.get("caption_dropout") == 0:
         raise ValueError(
             f"guidance_scale must be 1 for a model trained without caption dropout, got {scale} "
             f"(guidance_scale; caption_dropout=0 in the model)"

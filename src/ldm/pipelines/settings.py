@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldm.diffusion.thresholding import Thresholding
 from ldm.diffusion.timesteps import Grid
+from ldm.guidance.base import Guidance
 from ldm.schedulers.base import Scheduler
 
 OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
@@ -28,6 +29,7 @@ class Options(TypedDict, total=False):
     scheduler: Scheduler | None
     timesteps: Grid | None
     thresholding: Thresholding | None
+    guidance: Guidance | None
     eta: float | None
     clip_skip: int
     output: str
@@ -44,8 +46,8 @@ class Settings:
         negative_prompt: what to lead away from, one for all prompts or one for each; None: nothing.
         num_inference_steps: steps on the way from pure noise; as many are run, fewer with `strength`. None:
             the model's own setting, as for the next one.
-        guidance_scale: w in eps_u + w (eps_c - eps_u), >= 0; at 1 the net runs once a step on the prompts
-            alone, else once a step on a batch of two.
+        guidance_scale: w in eps_u + w (eps_c - eps_u), >= 0; at 1 the net is asked about the prompts alone,
+            else about the empty or negative ones, too.
         seed: one number s, then image i of the call (in the order of the prompts, those of a prompt
             together) is a function of (s, i); or one number for each image, which is then the image that a
             call with that seed makes first. Batch sizes and positions do not matter.
@@ -53,6 +55,7 @@ class Settings:
         scheduler: the reverse-step rule; None: the model's own.
         timesteps: grid function (num_train_timesteps, num_steps) -> times; None: the model's own.
         thresholding: bounds of the estimate of x0, for models of pixels; None: the model's own.
+        guidance: the rule that `guidance_scale` is for; None: the model's own.
         eta: replaces the scheduler's stochasticity, for schedulers that have one.
         clip_skip: layers to leave out at the end of a CLIP text encoder, besides those that the model does.
         output: "pil", "tensor" (images (n, c, h, w) in [-1, 1]) or "latent" (normalised latents).
@@ -71,6 +74,7 @@ class Settings:
     scheduler: Scheduler | None = None
     timesteps: Grid | None = None
     thresholding: Thresholding | None = None
+    guidance: Guidance | None = None
     eta: float | None = None
     clip_skip: int = 0
     output: str = "pil"

@@ -15,7 +15,7 @@ from ldm.diffusion.process import Diffusion
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.thresholding import thresholded
 from ldm.diffusion.timesteps import times_of
-from ldm.guidance.cfg import drop_captions, guide
+from ldm.guidance import CFG, Branch, Branches, drop_captions
 from ldm.models.text_encoder import TextEncoder
 from ldm.training.ema import MovingAverage, twin_of
 from ldm.training.optim import LRSchedule, optimizer_and_schedule, parameters_of
@@ -50,7 +50,8 @@ class LatentDiffusion(pl.LightningModule):
         backbone: makes the denoising net; called in `configure_model`.
         diffusion: schedule, prediction and weighting.
         time_sampling: maps uniform numbers to training times.
-        sampling: settings of sample grids: scheduler, timesteps, num_inference_steps, guidance_scale.
+        sampling: settings of sample grids: scheduler, timesteps, thresholding, num_inference_steps, guidance,
+            guidance_scale.
         optimizer: maps parameters to an optimizer.
         lr_schedule: learning-rate factor of the images seen.
         batch_size: global batch size, images per step.
@@ -96,6 +97,9 @@ class LatentDiffusion(pl.LightningModule):
         self.sample_posterior, self.image_size, self.seed = sample_posterior, image_size, seed
         self._cache = LatentCache() if cache_latents else None
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
+        self.weak: tuple[Any, ...] | None = (
+            None  # text encoder and backbone of a weaker model, for sample grids
+        )
 
     @property
     def autoencoder(self) -> nn.Module:
@@ -140,7 +144,7 @@ class LatentDiffusion(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Moves the frozen nets to the device, learns the vocabulary, readies the moving average."""
-        for net in self._frozen:
+        for net in (*self._frozen, *(self.weak or ())):
             net.to(self.device)
         for nets in (self.nets, self.ema):
             self.text_encoder(nets).learn_vocabulary(self.trainer.datamodule.captions)
@@ -196,15 +200,20 @@ class LatentDiffusion(pl.LightningModule):
     def sample_images(self, captions: list[str], seed: int) -> Tensor:
         """Images of captions from the EMA weights, uint8 (n, 3, h, w); image i depends on (seed, i) only."""
         s, text, net = self.sampling, self.text_encoder(self.ema), self.ema["backbone"]
+        rule, scale = s.get("guidance") or CFG(), float(s["guidance_scale"])
+        schedule = self.diffusion.schedule
         size = self.image_size // self.autoencoder.downscale
         shape = (self.autoencoder.latent_channels, size, size)
         images = []
         for start in range(0, len(captions), 32):
             part = captions[start : start + 32]
             key = torch.arange(start, start + len(part), device=self.device)
-            uncond = None if s["guidance_scale"] == 1.0 else text.encode([""] * len(part))
-            net_ = guide(net, text.encode(part), uncond, s["guidance_scale"])
-            schedule = self.diffusion.schedule
+            branches = Branches(
+                Branch(net, text.encode(part)),
+                None if scale == 1.0 or not rule.needs_uncond else Branch(net, text.encode([""] * len(part))),
+                None if self.weak is None else Branch(self.weak[1], self.weak[0].encode(part)),
+            )
+            net_ = rule(branches, scale, self.diffusion)
             grid = times_of(s["timesteps"], schedule, s["num_inference_steps"])
             x0 = sample(
                 thresholded(self.diffusion.denoiser(net_), schedule, s.get("thresholding")),
