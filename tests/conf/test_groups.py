@@ -45,6 +45,7 @@ GROUPS = [
     "task",
     "text_encoder",
     "thresholding",
+    "time_draws",
     "time_sampling",
     "timesteps",
     "trainer",

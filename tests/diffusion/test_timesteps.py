@@ -7,7 +7,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ldm.diffusion.timesteps import check_grid, leading, linspace, trailing
+from ldm.diffusion.timesteps import beta, check_grid, leading, linspace, trailing
 
 CONF = Path(__file__).parents[2] / "conf" / "timesteps"
 GRIDS = {
@@ -96,3 +96,19 @@ def test_grids_equal_those_of_diffusers_where_the_stride_is_whole(name, n):
     theirs = diffusers.DDIMScheduler(num_train_timesteps=1000, timestep_spacing=name)
     theirs.set_timesteps(n)
     assert GRIDS[name](1000, n)[:-1].tolist() == theirs.timesteps.tolist()
+
+
+@pytest.mark.parametrize("n", [1, 7, 20, 1000])
+def test_beta_times_are_quantiles(n):
+    stats = pytest.importorskip("scipy.stats")
+    times = beta(1000, n, a=0.6, b=0.7)
+    expected = [*(999 * stats.beta.ppf([1 - i / n for i in range(n)], 0.6, 0.7)), -1.0]
+    assert times.tolist() == pytest.approx(expected, abs=1e-8)
+
+
+def test_beta_of_one_is_uniform():
+    assert beta(1000, 10, a=1.0, b=1.0)[:-1].tolist() == pytest.approx(
+        [999 * (1 - i / 10) for i in range(10)]
+    )
+    with pytest.raises(ValueError, match=r"\(timesteps.a, timesteps.b\)"):
+        beta(1000, 10, a=0.0)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from ldm.diffusion.quadrature import beta_quantiles
 from ldm.diffusion.schedule import NoiseSchedule
 
 Grid = Callable[..., Tensor]
@@ -64,6 +65,28 @@ def linspace(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -
     last = num_train_timesteps - 1
     times = (i * last / (num_steps - 1)).round() if num_steps > 1 else i + last
     return closed(times, final, num_train_timesteps)
+
+
+def beta(
+    num_train_timesteps: int, num_steps: int, *, a: float = 0.6, b: float = 0.6, final: float = -1.0
+) -> Float64[Tensor, " n"]:
+    """T-1 times the quantiles 1 - i / N of a beta distribution (Lee et al. 2024, arXiv:2407.12173).
+
+    Args:
+        num_train_timesteps: T.
+        num_steps: N, 1..T.
+        a: below 1 puts more times at the low end.
+        b: below 1 puts more times at the high end.
+        final: target of the last step; -1 is clean.
+
+    Raises:
+        ValueError: if N, a or b is out of range.
+    """
+    if not (0 < a < 10 and 0 < b < 10):
+        raise ValueError(f"a and b must be in (0, 10), got {a} and {b} (timesteps.a, timesteps.b)")
+    check_num_steps(num_train_timesteps, num_steps)
+    share = 1 - torch.arange(num_steps, dtype=torch.float64, device="cpu") / num_steps
+    return closed(beta_quantiles(share, a, b) * (num_train_timesteps - 1), final, num_train_timesteps)
 
 
 def check_grid(timesteps: Tensor, num_train_timesteps: int) -> None:

@@ -1,22 +1,14 @@
 """Weights of multistep rules: integrals of the polynomials through the estimates of earlier steps."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ldm.diffusion.quadrature import gauss_legendre
+
 POINTS = 16  # exact for polynomials of degree 31; the exponentials of long steps to 1e-12
-
-
-@cache
-def _gauss_legendre() -> tuple[list[float], list[float]]:
-    """Nodes and weights on [0, 1], from the recurrence of Legendre's polynomials (Golub & Welsch 1969)."""
-    n = torch.arange(1, POINTS, dtype=torch.float64, device="cpu")
-    beside = torch.diag(n / (4 * n**2 - 1).sqrt(), 1)
-    nodes, vectors = torch.linalg.eigh(beside + beside.T)
-    return ((nodes + 1) / 2).tolist(), vectors[0].square().tolist()
 
 
 def lagrange_integrals(
@@ -27,7 +19,7 @@ def lagrange_integrals(
     By Gauss's rule in float64; differences of closed forms lose all digits in small steps.
     """
     total = [torch.zeros_like(start) for _ in nodes]
-    for place, share in zip(*_gauss_legendre(), strict=True):
+    for place, share in zip(*gauss_legendre(POINTS), strict=True):
         u = start + place * (end - start)
         for j, node in enumerate(nodes):
             value = share * (end - start) * weight(u)

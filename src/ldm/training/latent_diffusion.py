@@ -14,13 +14,12 @@ from ldm.diffusion import random
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.thresholding import thresholded
+from ldm.diffusion.time_draws import LowDiscrepancy, TimeDraws
 from ldm.diffusion.timesteps import times_of
 from ldm.guidance import CFG, Branch, Branches, drop_captions
 from ldm.models.text_encoder import TextEncoder
 from ldm.training.ema import MovingAverage, twin_of
 from ldm.training.optim import LRSchedule, optimizer_and_schedule, parameters_of
-
-GOLDEN_RATIO = 0.6180339887498949
 
 
 class LatentCache:
@@ -50,6 +49,7 @@ class LatentDiffusion(pl.LightningModule):
         backbone: makes the denoising net; called in `configure_model`.
         diffusion: schedule, prediction and weighting.
         time_sampling: maps uniform numbers to training times.
+        time_draws: makes these numbers; None for the low-discrepancy ones.
         sampling: settings of sample grids: scheduler, timesteps, thresholding, num_inference_steps, guidance,
             guidance_scale.
         optimizer: maps parameters to an optimizer.
@@ -82,6 +82,7 @@ class LatentDiffusion(pl.LightningModule):
         cache_latents: bool = False,
         sample_posterior: bool = True,
         image_size: int = 32,
+        time_draws: TimeDraws | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -92,6 +93,7 @@ class LatentDiffusion(pl.LightningModule):
         self._frozen: tuple[Any, ...] = (autoencoder.requires_grad_(False).eval(),)
         self._factories = (text_encoder, backbone)
         self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
+        self.time_draws = time_draws or LowDiscrepancy()
         self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
         self.caption_dropout, self.ema_decay = caption_dropout, ema_decay
         self.sample_posterior, self.image_size, self.seed = sample_posterior, image_size, seed
@@ -165,9 +167,8 @@ class LatentDiffusion(pl.LightningModule):
         return self.autoencoder.normalise(mean)
 
     def times(self, key: Int64[Tensor, " b"], visit: int) -> Float[Tensor, " b"]:
-        """Training times: over a key's visits a low-discrepancy sequence (Weyl 1916) from a random start."""
-        start = random.uniform(self.seed, "time", key, 0)
-        return self.time_sampling((start + GOLDEN_RATIO * visit) % 1.0, self.diffusion.schedule)
+        """Training times of a visit."""
+        return self.time_sampling(self.time_draws(self.seed, key, visit), self.diffusion.schedule)
 
     def batches_seen(self, batch_idx: int) -> int:
         """Number of this batch in the run, also after a restart."""
