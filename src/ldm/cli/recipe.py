@@ -12,7 +12,7 @@ from ldm.cli.config import ConfigError
 
 KEY = "ldm"
 # Settings that keep their name from the command line to the pipeline and the PNG.
-CALL = ("num_inference_steps", "guidance_scale", "eta", "clip_skip", "height", "width", "strength")
+CALL = ("num_inference_steps", "guidance_scale", "eta", "noise", "clip_skip", "height", "width", "strength")
 READING = ("variant", "prediction", "ema", "dtype")
 MODEL = ("vae_slicing", "vae_tiling")
 FILES = ("image", "mask")

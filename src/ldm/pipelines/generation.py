@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.diffusion import random
+from ldm.diffusion.brownian import step_noise
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.schedule import NoiseSchedule
@@ -213,7 +214,11 @@ def _some(
         job.scheduler,
         start(job, rows),
         job.grid,
-        lambda i, t, s: job.draws.normal("step", i, rows, job.shape),
+        step_noise(
+            job.given.noise or pipeline.sampling.get("noise") or "independent",
+            lambda n: job.draws.normal("step", n, rows, job.shape),
+            job.schedule.num_train_timesteps,
+        ),
         watch,
     )
     if job.given.output == "latent":

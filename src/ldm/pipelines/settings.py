@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     thresholding: Thresholding | None
     guidance: Guidance | None
     eta: float | None
+    noise: str | None
     clip_skip: int
     output: str
     on_step: OnStep | None
@@ -57,6 +58,8 @@ class Settings:
         thresholding: bounds of the estimate of x0, for models of pixels; None: the model's own.
         guidance: the rule that `guidance_scale` is for; None: the model's own.
         eta: replaces the scheduler's stochasticity, for schedulers that have one.
+        noise: of stochastic schedulers, "independent" or "brownian": increments of one path, which larger
+            numbers of steps refine; None: the model's own setting.
         clip_skip: layers to leave out at the end of a CLIP text encoder, besides those that the model does.
         output: "pil", "tensor" (images (n, c, h, w) in [-1, 1]) or "latent" (normalised latents).
         on_step: called after each step of each batch with the step's index, its latents and the current
@@ -76,6 +79,7 @@ class Settings:
     thresholding: Thresholding | None = None
     guidance: Guidance | None = None
     eta: float | None = None
+    noise: str | None = None
     clip_skip: int = 0
     output: str = "pil"
     on_step: OnStep | None = None

@@ -48,8 +48,10 @@ class Churn:
         """Whether a step draws noise."""
         return self.churn > 0
 
-    def churned(self, schedule: NoiseSchedule, x: Tensor, t: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Data and time after the noise was added, no later than T-1."""
+    def churned(
+        self, schedule: NoiseSchedule, x: Tensor, t: Tensor, s: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor]:
+        """Data and time after the noise of the step from t to s was added, no later than T-1."""
         if self.churn == 0.0:
             return x, t
         log_snr, high = schedule.log_snr(t), schedule.num_train_timesteps - 1
@@ -57,7 +59,7 @@ class Churn:
         inside = (sigma >= self.churn_min) & (sigma <= (self.churn_max or torch.inf)) & torch.isfinite(sigma)
         factor = 2 * torch.log1p(torch.where(inside, self.churn, 0.0).to(log_snr))
         up = torch.where(inside, schedule.time(log_snr - factor), t.to(log_snr)).clamp(max=high)
-        return renoise(schedule, x, t, up, self.noise_scale * noise(up, t)), up
+        return renoise(schedule, x, t, up, self.noise_scale * noise(t, s)), up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class Euler(Churn):
         noise: Noise,
     ) -> tuple[Tensor, None]:
         """x_s / alpha_s = x_t / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) eps (Alg. 2, line 8)."""
-        x, t = self.churned(schedule, x, t, noise)
+        x, t = self.churned(schedule, x, t, s, noise)
         return move(schedule, x, denoise(x, t).x0, t, s), None
 
 
@@ -114,7 +116,7 @@ class Heun(Churn):
         noise: Noise,
     ) -> tuple[Tensor, None]:
         """Alg. 2, lines 7 to 11: Euler's step and half the change of the slope; none to clean data."""
-        x, t = self.churned(schedule, x, t, noise)
+        x, t = self.churned(schedule, x, t, s, noise)
         start = denoise(x, t)
         x_s = move(schedule, x, start.x0, t, s)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = levels(schedule, t, x), levels(schedule, s, x)
@@ -166,7 +168,7 @@ class DPM2(Churn):
         noise: Noise,
     ) -> tuple[Tensor, None]:
         """Alg. 1 with r = 1/2, to the level below s from which the noise leads up to it."""
-        x, t = self.churned(schedule, x, t, noise)
+        x, t = self.churned(schedule, x, t, s, noise)
         start, d = denoise(x, t), down_time(schedule, t, s, self.eta)
         x_d, middle = move(schedule, x, start.x0, t, d), time_between(schedule, t, d, 0.5)
         (alpha_t, sigma_t), (alpha_d, sigma_d) = levels(schedule, t, x), levels(schedule, d, x)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from ldm.checkpoints.tensors import TRAINING
 from ldm.diffusion import random
+from ldm.diffusion.brownian import step_noise
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.thresholding import thresholded
@@ -222,7 +223,11 @@ class LatentDiffusion(pl.LightningModule):
                 s["scheduler"],
                 random.normal(seed, "x_T", key, 0, shape) * schedule.spread(grid[:1].to(key.device), 4),
                 grid,
-                lambda i, t, s, key=key: random.normal(seed, "step", key, i, shape),
+                step_noise(
+                    s.get("noise") or "independent",
+                    lambda n, key=key: random.normal(seed, "step", key, n, shape),
+                    schedule.num_train_timesteps,
+                ),
             )
             images.append(self.autoencoder.from_latent(x0).clamp(-1, 1))
         return ((torch.cat(images) + 1) * 127.5).round().byte().cpu()
