@@ -1,8 +1,15 @@
 """Weights of multistep rules against closed forms."""
 
+import pytest
 import torch
 
-from ldm.schedulers.multistep import lagrange_integrals, remember
+from ldm.cli.groups import options
+from ldm.diffusion.schedule import scaled_linear
+from ldm.diffusion.timesteps import times_of
+from ldm.evaluation.oracle import gaussian, sampled_moments
+from ldm.schedulers.multistep import Estimate, lagrange_integrals, remember, steady
+
+MULTISTEP = ["dpmpp_2m", "dpmpp_3m", "dpmpp_3m_sde", "dpmpp_2m_sde", "deis", "lms", "unipc", "sa"]
 
 
 def test_equal_steps_give_the_weights_of_adams_and_bashforth():
@@ -27,3 +34,21 @@ def test_the_newest_estimate_comes_first_and_pure_noise_is_forgotten():
         history = remember(history, here, 2 * here, 2)
     assert [e.at.item() for e in history] == [2.0, 1.0]
     assert remember(history, torch.tensor([-torch.inf]), at[0], 2) == ()
+
+
+@pytest.mark.parametrize("grid", ["leading", "sd15", "trailing", "karras", "beta", "log_snr"])
+@pytest.mark.parametrize(
+    "solver", ["dpmpp_2m", "dpmpp_3m", "dpmpp_3m_sde", "dpmpp_2m_sde", "deis", "lms", "unipc", "sa"]
+)
+def test_no_grid_makes_a_multistep_rule_overshoot(solver, grid):
+    """The last finite step of `leading` is five times the one before it."""
+    times = times_of(options("timesteps")[grid], scaled_linear(), 20)
+    found = sampled_moments(options("scheduler")[solver], scaled_linear(), gaussian(0.5, 0.6), times)
+    assert found.error < 0.25
+
+
+def test_a_step_that_grows_threefold_takes_the_newest_estimate_only():
+    at = [torch.tensor([float(i)]) for i in (2, 1, 0)]
+    history = tuple(Estimate(a, a) for a in at)
+    assert steady(history, torch.tensor([2.9])) == history
+    assert steady(history, torch.tensor([3.1])) == history[:1]

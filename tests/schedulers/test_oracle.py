@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from ldm.cli.groups import options
-from ldm.diffusion.prediction import Denoised
 from ldm.diffusion.schedule import Tabulated
 from ldm.diffusion.timesteps import leading, linspace, trailing
+from ldm.evaluation.oracle import gaussian, marginal, step_map
 from ldm.schedulers import DDIM, DDPM, LCM, TCD, DPMSolverPP, DPMSolverPPSingle, Euler, Heun, SASolver, UniPC
 
 MU = 0.7
@@ -42,45 +42,14 @@ def levels(schedule, t):
     return schedule(t, 1, torch.float64)
 
 
-def oracle(schedule, std):
-    """The exact denoiser of data N(MU, std^2), in float64."""
-
-    def denoise(x, t):
-        alpha, sigma = levels(schedule, t)
-        var = alpha**2 * std**2 + sigma**2
-        d = x - alpha * MU
-        return Denoised(MU + alpha * std**2 / var * d, sigma / var * d)
-
-    return denoise
-
-
 def affine(solver, schedule, t, s, std):
-    """The step as x_s = offset + gain x + sum of spread noise, for every transition; a spread per draw."""
-    zero, one = torch.zeros_like(t), torch.ones_like(t)
-    draws = 0
-
-    def at(x, chosen):
-        nonlocal draws
-        draws = 0
-
-        def noise(a, b):
-            nonlocal draws
-            draws += 1
-            return one if draws - 1 == chosen else zero
-
-        return solver.step(oracle(schedule, std), schedule, x, t, s, None, noise)[0]
-
-    offset = at(zero, None)
-    gain = at(one, None) - offset
-    return offset, gain, [at(zero, i) - offset for i in range(draws)]
+    return step_map(solver, schedule, gaussian(MU, std), t, s)
 
 
 def moments(solver, schedule, t, s, std):
     """Mean and variance of x_s when x_t has its exact marginal."""
-    alpha, sigma = levels(schedule, t)
-    offset, gain, spreads = affine(solver, schedule, t, s, std)
-    variance = gain**2 * (alpha**2 * std**2 + sigma**2) + sum(spread**2 for spread in spreads)
-    return offset + gain * alpha * MU, variance
+    data = gaussian(MU, std)
+    return step_map(solver, schedule, data, t, s).moments(*marginal(schedule, data, t))
 
 
 def check_levels(solver, schedule, t, s):
@@ -164,9 +133,9 @@ def test_ddim_is_eulers_method_in_sigma(name):
     t, s = (x[transitions("leading")[0] < 999] for x in transitions("leading"))
     (alpha_t, sigma_t), (alpha_s, sigma_s) = levels(schedule, t), levels(schedule, s)
     x = torch.linspace(-2, 2, len(t), dtype=torch.float64)
-    found = oracle(schedule, 0.5)(x, t).eps
+    found = gaussian(MU, 0.5).denoiser(schedule)(x, t).eps
     euler = alpha_s * (x / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) * found)
-    ours, _ = Euler().step(oracle(schedule, 0.5), schedule, x, t, s, None, lambda t, s: x)
+    ours, _ = Euler().step(gaussian(MU, 0.5).denoiser(schedule), schedule, x, t, s, None, lambda t, s: x)
     torch.testing.assert_close(ours, euler, rtol=1e-8, atol=1e-8)
 
 

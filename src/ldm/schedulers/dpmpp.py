@@ -18,7 +18,7 @@ from ldm.schedulers.base import (
     renoise,
     time_between,
 )
-from ldm.schedulers.multistep import History, remember
+from ldm.schedulers.multistep import History, remember, steady
 
 SOURCE = "Lu et al. 2022, arXiv:2211.01095"
 
@@ -68,8 +68,9 @@ class DPMSolverPP:
         k = (1 + self.eta) * h
         history = remember(state, lambda_t, x0, self.order)
         x_s = (sigma_s / sigma_t * kept.to(dtype)) * x - (alpha_s * torch.expm1(-k).to(dtype)) * x0
-        if len(history) > 1 and bool(torch.isfinite(h).all()):
-            x_s = x_s + alpha_s * self._higher(history, h, k, dtype)
+        past = steady(history, h)
+        if len(past) > 1 and bool(torch.isfinite(h).all()):
+            x_s = x_s + alpha_s * self._higher(past, h, k, dtype)
         if self.eta:
             x_s = x_s + sigma_s * (-torch.expm1(-2 * self.eta * h)).sqrt().to(dtype) * noise(t, s)
         return x_s, history

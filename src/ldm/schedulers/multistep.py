@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ldm.diffusion.quadrature import gauss_legendre
 
+MAX_GROWTH = 3.0
 POINTS = 16  # exact for polynomials of degree 31; the exponentials of long steps to 1e-12
 
 
@@ -44,3 +45,14 @@ def remember(history: History | None, at: Tensor, value: Tensor, length: int) ->
     if not bool(torch.isfinite(at).all()):
         return ()
     return (Estimate(at, value), *(history or ()))[:length]
+
+
+def steady(history: History, h: Tensor) -> History:
+    """The estimates to extrapolate x0 from over a step of h in the half log-SNR.
+
+    Where it is more than 3 times the last one, as the end of `leading` grids is, polynomials through the past
+    overshoot, and the noise in the estimates grows: only the newest is taken. Smooth grids know no such step.
+    """
+    if len(history) > 1 and bool((h > MAX_GROWTH * (history[0].at - history[1].at)).any()):
+        return history[:1]
+    return history

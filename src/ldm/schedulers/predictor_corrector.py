@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ldm.schedulers.base import Denoise, Noise, NoiseSchedule, check_share, half_log_snr, levels
-from ldm.schedulers.multistep import Estimate, History, lagrange_integrals, remember
+from ldm.schedulers.multistep import Estimate, History, lagrange_integrals, remember, steady
 
 
 class Pending(NamedTuple):
@@ -137,7 +137,8 @@ class SASolver:
             x = self._advance(schedule, state.x, state.start, t, estimates, state.drawn)
         length = max(self.order, self.corrector_order)
         history = remember(None if state is None else state.history, *here, length)
-        usable = history[: self.order] if bool(torch.isfinite(half_log_snr(schedule, s, x)).all()) else ()
+        end = half_log_snr(schedule, s, x)
+        usable = steady(history[: self.order], end - here.at) if bool(torch.isfinite(end).all()) else ()
         drawn = noise(t, s) if self.tau else None
         x_s = self._advance(schedule, x, t, s, usable or (here,), drawn)
         return x_s, Pending(x, t, drawn, history) if history else None
