@@ -1,5 +1,6 @@
 """The README's commands and code run, as written, on the shipped model or in miniature."""
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -130,3 +131,13 @@ def test_code_of_the_readme_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert list(tmp_path.glob("*.png"))
+
+
+def test_the_table_of_samplers_is_made_from_the_configs():
+    path = Path(__file__).parents[1] / "experiments" / "sampler_certificate" / "table.py"
+    spec = importlib.util.spec_from_file_location("table", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.written(README) == README

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from ldm.cli.config import check_targets, did_you_mean
+from ldm.cli.config import check_targets, did_you_mean, own_modules
 from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_override
 from ldm.cli.help import print_help_head
 from ldm.cli.laws import check_laws
@@ -81,9 +81,10 @@ class _Command:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
         register_resolvers()
         gc.disable()  # composing makes many objects and little garbage: a tenth of the time of --help
-        with _argv(argv):
+        with _argv(argv), contextlib.ExitStack() as stack:
             try:
                 self.args = self._parse()
+                stack.enter_context(own_modules(self.args.config_dir))
                 sys.argv += _rank_overrides(self.args, self.config_name)
                 if self.args.help:  # Hydra's own takes twice as long, listing the groups
                     print_help_head(self.config_name, self.args.config_dir)

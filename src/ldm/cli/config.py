@@ -5,20 +5,52 @@ import difflib
 import functools
 import importlib
 import inspect
+import sys
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 ALLOWED = ("ldm.", "lightning.pytorch.", "torch.optim.", "torch.nn.")
+_own: list[str] = []
 DIRECTIVES = {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}
 SCALARS = (bool, int, float, str, types.NoneType)
 
 
 class ConfigError(ValueError):
     """A mistake in the config or on the command line; its text is one line that names the key."""
+
+
+@contextlib.contextmanager
+def own_modules(folder: str | None) -> Iterator[None]:
+    """While inside, targets may name the modules in a folder of the user's, given by --config-dir.
+
+    They are named on the command line only: what files of models and images name is made by
+    `ldm.checkpoints.construct`, which allows nothing but `ldm`'s own.
+    """
+    if folder is None or not Path(folder).is_dir():
+        yield
+        return
+    path = str(Path(folder).resolve())
+    names = {p.stem for p in Path(path).iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    added = [f"{name}." for name in names - sys.stdlib_module_names - sys.modules.keys()]
+    sys.path.append(path)
+    _own.extend(added)
+    try:
+        yield
+    finally:
+        sys.path.remove(path)
+        for name in added:
+            _own.remove(name)
+            for module in [m for m in sys.modules if f"{m}.".startswith(name)]:
+                del sys.modules[module]
+
+
+def _is_allowed(name: str) -> bool:
+    return name.startswith((*ALLOWED, *_own))
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
@@ -129,8 +161,10 @@ def _refuse_nested(key: str, node: dict[str, Any]) -> None:
 
 def _locate(key: str, path: Any) -> Any:
     """The object that a `_target_` names, after making sure that it comes from an allowed package."""
-    if not isinstance(path, str) or not path.startswith(ALLOWED):
-        raise ConfigError(f"{key}: {path!r} is not allowed; targets start with {', '.join(ALLOWED)}")
+    if not isinstance(path, str) or not _is_allowed(path):
+        raise ConfigError(
+            f"{key}: {path!r} is not allowed; targets start with {', '.join((*ALLOWED, *_own))}"
+        )
     module, parts = None, path.split(".")
     for end in range(len(parts), 0, -1):
         with contextlib.suppress(ModuleNotFoundError):
@@ -143,7 +177,7 @@ def _locate(key: str, path: Any) -> Any:
         hint = f"; did you mean '{'.'.join([*parts[:end], near[0]])}'?" if near else ""
         raise ConfigError(f"{key}: {path!r} not found{hint}") from None
     home = getattr(target, "__module__", None) or ""
-    if not callable(target) or not f"{home}.".startswith(ALLOWED):  # ldm.x.os.system starts with "ldm." too
+    if not callable(target) or not _is_allowed(f"{home}."):  # ldm.x.os.system starts with "ldm." too
         raise ConfigError(f"{key}: {path!r} is not a class or function of {', '.join(ALLOWED)}")
     return target
 

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ldm.cli.app import entry
-from ldm.cli.config import ConfigError
+from ldm.cli.config import ConfigError, build
 from ldm.cli.recipe import (
     CALL,
     FILES,
@@ -22,6 +22,7 @@ from ldm.cli.recipe import (
     recipe,
     request_of,
 )
+from ldm.cli.sweep import sweep_folder
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,11 @@ def output_paths(cfg: DictConfig, prompts: list[str]) -> list[Path]:
     Raises: ConfigError if it is no PNG or, for a file of prompts, no folder.
     """
     each, count = cfg.num_images_per_prompt, len(prompts) * cfg.num_images_per_prompt
+    if (sweep := sweep_folder()) is not None and cfg.output is not None:
+        raise ConfigError("output: a sweep has a folder for each job, in hydra.sweep.dir=FOLDER")
+    home = sweep or Path("outputs")
     if cfg.prompts is not None:
-        folder = Path(cfg.output or Path("outputs") / Path(cfg.prompts).stem)
+        folder = Path(cfg.output or home / Path(cfg.prompts).stem)
         if folder.is_file() or folder.suffix.lower() == ".png":
             raise ConfigError(f"output: must be a folder for a file of prompts, got {folder}")
         width = max(4, len(str(count - 1)))
@@ -68,7 +72,7 @@ def output_paths(cfg: DictConfig, prompts: list[str]) -> list[Path]:
     else:
         if cfg.output is not None and Path(cfg.output).suffix.lower() != ".png":
             raise ConfigError(f"output: must end in .png, got {cfg.output!r}")
-        base = [Path(cfg.output) if cfg.output else Path("outputs") / f"{slug(p)}.png" for p in prompts]
+        base = [Path(cfg.output) if cfg.output else home / f"{slug(p)}.png" for p in prompts]
         paths = [
             path.with_name(f"{path.stem}-{i * each + j:04d}.png") if count > 1 else path
             for i, path in enumerate(base)
@@ -198,7 +202,8 @@ class Sampler:
         for name, node in nodes.items():
             if "_target_" not in node:
                 raise ConfigError(f"{name}: has settings and is no option: choose one ({name}=...)")
-        self.arguments |= {name: construct(node, name) for name, node in nodes.items()}
+        make = construct if wanted is not None else lambda node, name: build(node)  # a PNG is not trusted
+        self.arguments |= {name: make(node, name) for name, node in nodes.items()}
         size = tuple(request["size"]) if request.get("size") else None
         for name in FILES:
             if name in request:

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ldm.checkpoints.construct import ALLOWED
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.native import save_model
 from ldm.checkpoints.training import training_metadata
@@ -33,6 +34,23 @@ def plain(node: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(node, resolve=True)
     assert isinstance(values, dict)
     return {str(k): v for k, v in values.items() if k != "_partial_"}
+
+
+def portable(sampling: dict[str, Any]) -> dict[str, Any]:
+    """Sampling settings that a file may hold: solvers of the user's own are replaced, with a warning.
+
+    A model file names nothing but `ldm`'s own classes, so that reading one runs no other code.
+    """
+    defaults = {
+        "scheduler": {"_target_": "ldm.schedulers.ddim.DDIM", "eta": 0.0},
+        "timesteps": {"_target_": "ldm.diffusion.timesteps.trailing", "_partial_": True, "final": -1.0},
+    }
+    kept = dict(sampling)
+    for name, node in sampling.items():
+        if isinstance(node, dict) and not str(node.get("_target_", "")).startswith(ALLOWED):
+            log.warning("%s: %s is not kept in the model's file", name, node.get("_target_"))
+            kept[name] = defaults.get(name)
+    return kept
 
 
 def quieten_lightning() -> None:
@@ -228,7 +246,7 @@ class Run:
             "text_encoder": plain(cfg.text_encoder),
             "backbone": plain(cfg.backbone),
             "diffusion": plain(cfg.diffusion),
-            "sampling": OmegaConf.to_container(cfg.sampling, resolve=True),
+            "sampling": portable(plain(cfg.sampling)),
             "image_size": cfg.data.image_size,
             "caption_dropout": cfg.task.caption_dropout,
             "training": {"name": cfg.name, "seed": cfg.seed, "steps": cfg.trainer.max_steps},
