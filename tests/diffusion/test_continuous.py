@@ -1,0 +1,67 @@
+"""Flow matching and variance exploding are their closed forms, inverse to themselves, NaN outside."""
+
+import math
+
+import pytest
+import torch
+
+from ldm.diffusion.continuous import FlowMatching, VarianceExploding
+
+TIMES = torch.cat([torch.linspace(-1, 0, 11), torch.linspace(0, 999, 200)[1:]]).double()
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 0.5])
+def test_flow_matching_is_a_straight_path(shift):
+    """alpha = 1 - tau, sigma = tau, and the shift multiplies sigma / alpha (Esser et al. 2024, Eq. 23)."""
+    schedule = FlowMatching(shift=shift)
+    alpha, sigma = schedule(TIMES, 1, torch.float64)
+    u = (TIMES + 1) / 1000
+    tau = shift * u / (1 + (shift - 1) * u)
+    torch.testing.assert_close(alpha, 1 - tau, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(sigma, tau, rtol=1e-9, atol=1e-12)
+    assert schedule.zero_terminal_snr
+    torch.testing.assert_close(schedule.spread(TIMES, 1, torch.float64), torch.hypot(1 - tau, tau))
+
+
+@pytest.mark.parametrize("rho", [7.0, 1.0, 3.0])
+def test_variance_exploding_has_the_levels_of_karras(rho):
+    """Karras et al. 2022, Eq. 5, from the other end."""
+    schedule = VarianceExploding(sigma_min=0.01, sigma_max=50.0, rho=rho)
+    alpha, sigma = schedule(TIMES, 1, torch.float64)
+    assert torch.equal(alpha, torch.ones_like(alpha))
+    ends = 0.01 ** (1 / rho), 50.0 ** (1 / rho)
+    above = (ends[0] + TIMES / 999 * (ends[1] - ends[0])).clamp(min=0) ** rho
+    torch.testing.assert_close(
+        sigma, torch.where(TIMES >= 0, above, 0.01 * (TIMES + 1)), rtol=1e-9, atol=1e-12
+    )
+    assert not schedule.zero_terminal_snr
+    assert schedule.scales_input
+
+
+@pytest.mark.parametrize("schedule", [FlowMatching(), FlowMatching(shift=3.0), VarianceExploding()])
+def test_time_is_the_inverse_of_log_snr(schedule):
+    inner = TIMES[(TIMES > -1) & (TIMES < 999)]
+    log_snr = schedule.log_snr(inner)
+    assert (log_snr.diff() < 0).all()
+    torch.testing.assert_close(schedule.time(log_snr), inner, rtol=0, atol=1e-6)
+    outside = schedule.log_snr(torch.tensor([-1.01, 999.01]))
+    assert outside.isnan().all()
+    assert schedule.log_snr(torch.tensor([-1.0])).item() == math.inf
+    assert schedule.time(torch.tensor([-1e9]).double()).item() == pytest.approx(999.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "says"),
+    [
+        (FlowMatching, {"shift": 0.0}, "schedule.shift"),
+        (FlowMatching, {"shift": math.inf}, "schedule.shift"),
+        (FlowMatching, {"num_train_timesteps": 2}, "schedule.num_train_timesteps"),
+        (VarianceExploding, {"num_train_timesteps": 2}, "schedule.num_train_timesteps"),
+        (VarianceExploding, {"sigma_min": 0.0}, "schedule.sigma_min"),
+        (VarianceExploding, {"sigma_min": 90.0}, "schedule.sigma_max"),
+        (VarianceExploding, {"rho": 0.0}, "schedule.rho"),
+    ],
+)
+def test_impossible_settings_are_refused(kind, given, says):
+    with pytest.raises(ValueError, match=says):
+        kind(**given)

@@ -1,0 +1,105 @@
+"""Options out of range are refused in one line that names the key; every solver says what it is."""
+
+import pytest
+import torch
+
+from ldm.cli.groups import options
+from ldm.diffusion.sampling import Scheduler, sample
+from ldm.diffusion.schedule import scaled_linear
+from ldm.diffusion.timesteps import trailing
+from ldm.evaluation.oracle import gaussian
+from ldm.schedulers import (
+    DPM2,
+    LCM,
+    TCD,
+    Adams,
+    DPMSolverPP,
+    DPMSolverPPSingle,
+    Euler,
+    Restart,
+    SASolver,
+    UniPC,
+)
+
+SOLVERS = options("scheduler")
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "key"),
+    [
+        (Adams, {"order": 5}, "order"),
+        (DPMSolverPP, {"order": 4}, "order"),
+        (DPMSolverPP, {"eta": 1.5}, "eta"),
+        (DPMSolverPPSingle, {"order": 0}, "order"),
+        (DPMSolverPPSingle, {"order": 3, "noise_at": "stages"}, "noise_at"),
+        (Euler, {"churn": 0.5}, "churn"),
+        (Euler, {"noise_scale": 0.0}, "noise_scale"),
+        (DPM2, {"eta": -0.1}, "eta"),
+        (UniPC, {"order": 4}, "order"),
+        (SASolver, {"order": 5}, "order"),
+        (SASolver, {"corrector_order": 5}, "corrector_order"),
+        (SASolver, {"tau": 3.0}, "tau"),
+        (Restart, {"low": 3.0}, "low"),
+        (Restart, {"repeats": 0}, "repeats"),
+        (Restart, {"steps": 0}, "steps"),
+        (LCM, {"sigma_data": 0.0}, "sigma_data"),
+        (LCM, {"time_scale": 0.0}, "time_scale"),
+        (TCD, {"gamma": 1.1}, "gamma"),
+    ],
+)
+def test_options_out_of_range_are_refused(kind, given, key):
+    with pytest.raises(ValueError, match=rf"scheduler\.{key}") as caught:
+        kind(**given)
+    assert "\n" not in str(caught.value)
+
+
+def run(solver, x, rows, steps=6):
+    """Samples of a mixture-free oracle, the noise of a row being its own."""
+
+    def noise(n, t, s):
+        return (
+            torch.tensor([[float(torch.sin(torch.tensor(7.0 * n + 3.0 * row))) for row in rows]])
+            .double()
+            .view(-1)
+        )
+
+    schedule = scaled_linear()
+    return sample(gaussian(0.5, 0.6).denoiser(schedule), schedule, solver, x, trailing(1000, steps), noise)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_sample_depends_on_neither_batch_nor_position(name):
+    x = torch.tensor([0.3, -1.1, 2.0, 0.0], dtype=torch.float64)
+    whole = run(SOLVERS[name], x, range(4))
+    for i in range(4):
+        assert torch.equal(run(SOLVERS[name], x[i : i + 1], [i]), whole[i : i + 1])
+    order = [2, 0, 3, 1]
+    assert torch.equal(run(SOLVERS[name], x[order], order), whole[order])
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_solver_says_its_evaluations_and_its_noise(name):
+    solver, calls, draws = SOLVERS[name], [], []
+    assert isinstance(solver, Scheduler)
+    schedule, data = scaled_linear(), gaussian(0.5, 0.6)
+
+    def denoise(x, t):
+        calls.append(t)
+        return data.denoiser(schedule)(x, t)
+
+    def noise(t, s):
+        draws.append(t)
+        return torch.zeros(1).double()
+
+    t, s = (
+        schedule.time(torch.tensor([value]).double()) for value in (-0.5, 5.0)
+    )  # over the level of Restart
+    state = None
+    x = torch.ones(1).double()
+    for _ in range(2):  # PLMS asks twice in its first step
+        calls.clear()
+        _, state = solver.step(denoise, schedule, x, t, s, state, noise)
+    assert len(calls) == solver.evaluations
+    assert bool(draws) == solver.stochastic
+    assert solver.order >= 1
+    assert "arXiv" in solver.source
