@@ -177,7 +177,6 @@ class Sampler:
             if name in request and not Path(request[name]).is_file():
                 raise ConfigError(f"{name}: no file at {request[name]}")
         import ldm
-        from ldm.checkpoints.construct import construct
         from ldm.pipelines.base import shipped_model
         from ldm.utils.device import pick_device, set_threads
         from ldm.utils.image_io import load_image
@@ -198,16 +197,24 @@ class Sampler:
         if request["vae_tiling"]:
             self.pipeline.enable_vae_tiling()
         self.arguments = {name: request[name] for name in CALL if name in request}
-        nodes = {name: request[name] for name in NODES if request.get(name) is not None}
-        for name, node in nodes.items():
-            if "_target_" not in node:
-                raise ConfigError(f"{name}: has settings and is no option: choose one ({name}=...)")
-        make = construct if wanted is not None else lambda node, name: build(node)  # a PNG is not trusted
-        self.arguments |= {name: make(node, name) for name, node in nodes.items()}
+        self.arguments |= self._objects(trusted=wanted is None)
         size = tuple(request["size"]) if request.get("size") else None
         for name in FILES:
             if name in request:
                 self.arguments[name] = load_image(request[name], size, "L" if name == "mask" else "RGB")
+
+    def _objects(self, trusted: bool) -> dict[str, Any]:
+        """What the request's nodes describe; from the command line also the user's own, from a PNG only ours.
+
+        Raises: ConfigError for settings without an option.
+        """
+        from ldm.checkpoints.construct import construct
+
+        nodes = {name: self.request[name] for name in NODES if self.request.get(name) is not None}
+        for name, node in nodes.items():
+            if "_target_" not in node:
+                raise ConfigError(f"{name}: has settings and is no option: choose one ({name}=...)")
+        return {name: build(node) if trusted else construct(node, name) for name, node in nodes.items()}
 
     def __call__(self, batch: list[dict[str, Any]]) -> list[Any]:
         """Images of a batch."""

@@ -34,7 +34,11 @@ class Level(nn.Module):
     ) -> Tensor:
         """Returns the features after the i-th residual block and its attention."""
         h = self.resnets[i](h, embedding)
-        return self.attentions[i](h, tokens, identity) if len(self.attentions) else h
+        if not len(self.attentions):
+            if identity is not None:
+                raise ValueError("has no mid attention to perturb (guidance=pag, backbone.mid_attention)")
+            return h
+        return self.attentions[i](h, tokens, identity)
 
 
 def _heads(
@@ -288,8 +292,6 @@ class UNet(nn.Module):
             if level.has_resample:
                 h = level.resample(h)
                 skips.append(h)
-        if cond.identity_attention is not None and not len(self.mid.attentions):
-            raise ValueError("has no attention in its middle to perturb (guidance, backbone.mid_attention)")
         h = self.mid.step(0, h, embedding, tokens, cond.identity_attention)
         h = self.mid.resnets[1](h, embedding)
         for level in cast(Iterable[Level], self.up):

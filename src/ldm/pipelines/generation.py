@@ -126,8 +126,7 @@ def prepare(
 
     Raises: ValueError for arguments that do not fit.
     """
-    own = pipeline.sampling
-    each = given.num_images_per_prompt
+    own, each = pipeline.sampling, given.num_images_per_prompt
     prompts = [p for p in as_prompts(prompt, "prompt") for _ in range(each)]
     negatives = _negatives(given.negative_prompt, prompts, each)
     steps = own["num_inference_steps"] if given.num_inference_steps is None else given.num_inference_steps
