@@ -8,8 +8,9 @@ import torch
 
 from ldm.cli.groups import options
 from ldm.diffusion.schedule import scaled_linear
-from ldm.diffusion.timesteps import times_of
+from ldm.diffusion.timesteps import times_of, trailing
 from ldm.evaluation.oracle import gaussian, level_error, sampled_moments
+from ldm.schedulers import SASolver, predictor_corrector
 
 pytest.importorskip("diffusers")
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -75,3 +76,18 @@ def test_its_unipc_is_not_finite_at_clean_data(peers):
     assert not torch.tensor(mean).isfinite()
     ours = sampled_moments(SOLVERS["unipc"], SCHEDULE, DATA, times_of(GRIDS["trailing"], SCHEDULE, 20))
     assert ours.error < 0.1
+
+
+@pytest.mark.parametrize("tau", [0.0, 1.0])
+def test_its_stochastic_adams_rule_is_ours_and_overshoots_where_ours_is_held_back(tau, peers, monkeypatch):
+    """Order 3, whose corrector is of order 3 with the new estimate; the last step of this grid is a long one."""
+    given = {"predictor_order": 3, "corrector_order": 3, "tau_func": lambda t: tau}
+    monkeypatch.setitem(peers.SOLVERS, "sa", ("SASolverScheduler", given))
+    *_, (mean, std, _, exact) = peers.moments("sa", "trailing", 20, SCHEDULE, DATA)
+    solver, grid = SASolver(order=3, corrector_order=2, tau=tau), trailing(1000, 20, final=0.0)
+    held = sampled_moments(solver, SCHEDULE, DATA, grid)
+    monkeypatch.setattr(predictor_corrector, "steady", lambda history, h: history)
+    ours = sampled_moments(solver, SCHEDULE, DATA, grid)
+    assert ours.mean == pytest.approx(mean, rel=1e-4)
+    assert ours.std == pytest.approx(std, rel=1e-4)
+    assert abs(held.std - exact) < abs(std - exact)
