@@ -80,7 +80,7 @@ def test_its_unipc_is_not_finite_at_clean_data(peers):
 
 @pytest.mark.parametrize("tau", [0.0, 1.0])
 def test_its_stochastic_adams_rule_is_ours_and_overshoots_where_ours_is_held_back(tau, peers, monkeypatch):
-    """Order 3, whose corrector is of order 3 with the new estimate; the last step of this grid is a long one."""
+    """Of order 3, the corrector with the new estimate; the last step of this grid is a long one."""
     given = {"predictor_order": 3, "corrector_order": 3, "tau_func": lambda t: tau}
     monkeypatch.setitem(peers.SOLVERS, "sa", ("SASolverScheduler", given))
     *_, (mean, std, _, exact) = peers.moments("sa", "trailing", 20, SCHEDULE, DATA)
