@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import tarfile
 from itertools import islice
 from pathlib import Path
 
@@ -211,7 +212,15 @@ def folders(tmp_path):
     (tmp_path / "circle").mkdir()
     for i in range(4):
         draw("circle", (40 * i, 0, 0), 8).save(tmp_path / "circle" / f"{i}.png")
-    return {"imagefolder": [f"data.root={tmp_path}", "data.batch_size=2"]}
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for i in range(4):
+            for name, source in (("png", tmp_path / "circle" / f"{i}.png"), ("txt", Path(__file__))):
+                tar.add(source, f"{i}.{name}")
+    small = ["data.batch_size=2", "data.num_workers=0"]
+    return {
+        "imagefolder": [f"data.root={tmp_path}", "data.batch_size=2"],
+        "laion": [f"data.shards={tmp_path}/shard.tar", *small],
+    }
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -28,7 +28,7 @@ class Stream(IterableDataset[Batch]):
     sequence is the same for any number of workers.
     """
 
-    def __init__(self, data: "MemoryData", start: int, rank: int, world: int) -> None:
+    def __init__(self, data: "OrderedData", start: int, rank: int, world: int) -> None:
         self.data, self.start, self.rank, self.world = data, start, rank, world
 
     def __iter__(self) -> Iterator[Batch]:
@@ -39,11 +39,8 @@ class Stream(IterableDataset[Batch]):
             yield self.data.batch(step, self.rank, self.world)
 
 
-class MemoryData(pl.LightningDataModule):
-    """Images small enough to be held decoded in memory; batches are gathered as tensors.
-
-    Order and augmentation are functions of (seed, key, visit), the visit of a sample being the epoch. The
-    global batch of a step is split into contiguous parts over the ranks and does not depend on their number.
+class OrderedData(pl.LightningDataModule):
+    """Data whose batch of a step is a function of (seed, step), split over the ranks.
 
     Args:
         batch_size: global batch size.
@@ -64,6 +61,66 @@ class MemoryData(pl.LightningDataModule):
         self.batch_size, self.image_size = batch_size, image_size
         self.seed, self.num_workers = seed, num_workers
         self._start = 0
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """A rank's part of the global batch of a step."""
+        raise TypeError(f"{type(self).__name__} does not define batch")
+
+    def resume(self, step: int) -> None:
+        """Makes the loader start at a step's batch; called before the loader is made."""
+        if step < 0:
+            raise ValueError(f"step must be at least 0, got {step}")
+        self._start = step
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The endless training loader of this rank."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if self.batch_size % world:
+            raise ValueError(
+                f"batch_size must be a multiple of the {world} ranks, got {self.batch_size} (data.batch_size)"
+            )
+        stream = Stream(self, self._start, rank, world)
+        return DataLoader(stream, batch_size=None, num_workers=self.num_workers)
+
+    def training_images(self, limit: int = 2048) -> Float[Tensor, "n 3 h w"]:
+        """Some training images."""
+        raise TypeError(f"{type(self).__name__} does not define training_images")
+
+    def validation_images(self) -> Float[Tensor, "n 3 h w"]:
+        """Images never trained on; the training images of a data set that holds none out."""
+        return self.training_images(256)
+
+    def training_captions(self) -> list[tuple[int, str]]:
+        """(reference index, caption) of the training samples that retrieval scores."""
+        return []
+
+    def reference_images(self) -> UInt8[Tensor, "n 3 h w"]:
+        """Images among which retrieval looks for the prompted one."""
+        raise TypeError(f"{type(self).__name__} has no reference images (evaluation.retrieval)")
+
+    def reference_captions(self) -> list[str]:
+        """Captions of the reference images."""
+        return []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the trainer, so that loader processes can be started."""
+        return {k: v for k, v in self.__dict__.items() if k != "trainer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The state without a trainer."""
+        self.__dict__.update(state)
+        self.trainer = None
+
+
+class MemoryData(OrderedData):
+    """Images small enough to be held decoded in memory; batches are gathered as tensors.
+
+    Order and augmentation are functions of (seed, key, visit), the visit of a sample being the epoch. The
+    global batch of a step is split into contiguous parts over the ranks and does not depend on their number.
+    """
+
+    def __init__(self, *, batch_size: int, image_size: int, seed: int, num_workers: int = 0) -> None:
+        super().__init__(batch_size=batch_size, image_size=image_size, seed=seed, num_workers=num_workers)
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     # What a data set defines.
@@ -91,12 +148,6 @@ class MemoryData(pl.LightningDataModule):
         """How often the samples of a step were seen before: the epoch."""
         return step // self.steps_per_epoch
 
-    def resume(self, step: int) -> None:
-        """Makes the loader start at a step's batch; called before the loader is made."""
-        if step < 0:
-            raise ValueError(f"step must be at least 0, got {step}")
-        self._start = step
-
     def _permutation(self, epoch: int) -> Int64[Tensor, " n"]:
         keys = self.training_keys()
         copies = -(-self.batch_size // len(keys))  # a data set smaller than a batch is repeated
@@ -109,44 +160,18 @@ class MemoryData(pl.LightningDataModule):
         start = offset * self.batch_size + rank * part
         return self.get(self._order(epoch)[start : start + part], epoch)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """The endless training loader of this rank."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self.batch_size % world:
-            raise ValueError(
-                f"batch_size must be a multiple of the {world} ranks, got {self.batch_size} (data.batch_size)"
-            )
-        stream = Stream(self, self._start, rank, world)
-        return DataLoader(stream, batch_size=None, num_workers=self.num_workers)
-
     def training_images(self, limit: int = 2048) -> Float[Tensor, "n 3 h w"]:
         """Training images as at their first visit, in the order of the keys."""
         return self.get(self.training_keys()[:limit], 0)["image"]
 
-    def validation_images(self) -> Float[Tensor, "n 3 h w"]:
-        """Images never trained on; the training images of a data set that holds none out."""
-        return self.training_images(256)
-
-    def training_captions(self) -> list[tuple[int, str]]:
-        """(reference index, caption) of the training samples that retrieval scores."""
-        return []
-
-    def reference_images(self) -> UInt8[Tensor, "n 3 h w"]:
-        """Images among which retrieval looks for the prompted one."""
-        raise TypeError(f"{type(self).__name__} has no reference images (evaluation.retrieval)")
-
-    def reference_captions(self) -> list[str]:
-        """Captions of the reference images."""
-        return []
-
     def __getstate__(self) -> dict[str, Any]:
-        """Without the trainer and the cache, so that loader processes can be started."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("trainer", "_order")}
+        """Without the cache, either."""
+        return {k: v for k, v in super().__getstate__().items() if k != "_order"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """The state with a fresh cache."""
-        self.__dict__.update(state)
-        self.trainer, self._order = None, lru_cache(maxsize=2)(self._permutation)
+        super().__setstate__(state)
+        self._order = lru_cache(maxsize=2)(self._permutation)
 
 
 def check_fraction(name: str, value: float) -> float:

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def index_shard(path: str, number: int) -> tuple[Shard, np.ndarray]:
     ), table
 
 
-def open_binary(path: str) -> IO[bytes]:
+def open_binary(path: str) -> Any:
     """A file or a URL, for reading.
 
     Raises: FileNotFoundError if it is not there.
@@ -162,14 +162,13 @@ def open_binary(path: str) -> IO[bytes]:
         return Path(path).open("rb")
     import fsspec
 
-    opened: IO[bytes] = fsspec.open(path, "rb").open()
-    return opened
+    return fsspec.open(path, "rb").open()
 
 
 class _Hashed(io.RawIOBase):
     """A stream that hashes what is read of it."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Any) -> None:
         super().__init__()
         self.file, self.hash, self.size, self.tail = file, hashlib.sha256(), 0, b""
 
@@ -177,7 +176,7 @@ class _Hashed(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        data = self.file.read(size)
+        data: bytes = self.file.read(size)
         self.hash.update(data)
         self.size += len(data)
         self.tail = (self.tail + data)[-2 * tarfile.BLOCKSIZE :]

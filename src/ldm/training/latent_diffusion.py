@@ -154,7 +154,7 @@ class LatentDiffusion(pl.LightningModule):
         self._average = MovingAverage(self.ema, self.nets, self.ema_decay)
 
     @torch.no_grad()
-    def latents(self, batch: dict[str, Any], visit: int) -> Float[Tensor, "b c h w"]:
+    def latents(self, batch: dict[str, Any], visit: int | Tensor) -> Float[Tensor, "b c h w"]:
         """Normalised latents of a batch, drawn from the posterior by (seed, key, visit)."""
 
         def moments(image: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ class LatentDiffusion(pl.LightningModule):
             mean = mean + std * random.normal(self.seed, "posterior", batch["key"], visit, mean.shape[1:])
         return self.autoencoder.normalise(mean)
 
-    def times(self, key: Int64[Tensor, " b"], visit: int) -> Float[Tensor, " b"]:
+    def times(self, key: Int64[Tensor, " b"], visit: int | Tensor) -> Float[Tensor, " b"]:
         """Training times of a visit."""
         return self.time_sampling(self.time_draws(self.seed, key, visit), self.diffusion.schedule)
 
