@@ -1,28 +1,45 @@
-"""ldm-data: what a data set yields, in numbers and as a picture."""
+"""ldm-data: what a data set yields, in numbers and as a picture; tar shards, their index, speed."""
 
 import itertools
-import time
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
 from ldm.cli.app import entry
 from ldm.cli.config import ConfigError, build
 
+WORDS = ("show", "index", "bench", "cifar10", "imagefolder")
 
-def speed(data: Any, seconds: float = 1.0) -> float:
-    """Images per second of the loader, measured for about `seconds`."""
-    loader = iter(data.train_dataloader())
-    next(loader)
-    start, images = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        images += len(next(loader)["key"])
-    return images / (time.perf_counter() - start)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """ldm-data [index|bench|cifar10|imagefolder] ...: a leading word is the action, and says which data."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in WORDS:
+        action = words.pop(0)
+        given = any(word.startswith("data=") for word in words)
+        data = {"index": "laion", "cifar10": "cifar10", "imagefolder": "imagefolder"}.get(action)
+        words += [f"action={action}"] + ([f"data={data}"] if data and not given else [])
+    return command(words)
 
 
 @entry("data")
-def main(cfg: DictConfig) -> None:
+def command(cfg: DictConfig) -> None:
+    """Does what the action says."""
+    if cfg.action not in WORDS:
+        raise ConfigError(f"action: must be one of {', '.join(WORDS)}, got {cfg.action!r}")
+    if cfg.action == "show":
+        show(cfg)
+        return
+    from ldm.cli.data_tasks import TASKS
+    from ldm.utils.device import set_threads
+
+    set_threads(cfg.threads)
+    TASKS[cfg.action](cfg)
+
+
+def show(cfg: DictConfig) -> None:
     """Prints what the data set holds and draws its first samples."""
     path = Path(cfg.output or "outputs/data.png")
     if path.exists() and not cfg.overwrite:
@@ -30,6 +47,7 @@ def main(cfg: DictConfig) -> None:
 
     import torch
 
+    from ldm.cli.data_tasks import images_per_second
     from ldm.utils.device import set_threads
     from ldm.utils.image_io import make_grid, save_png, to_uint8
 
@@ -37,7 +55,7 @@ def main(cfg: DictConfig) -> None:
     data = build(cfg.data)
     keys = data.training_keys()
     print(f"{len(keys)} images, {data.steps_per_epoch} steps an epoch of {data.batch_size}")
-    print(f"{speed(data):,.0f} images/s from the loader")
+    print(f"{images_per_second(data, cfg.seconds):,.0f} images/s from the loader")
     count = -(-cfg.samples // data.batch_size)
     batches = list(itertools.islice(iter(data.train_dataloader()), count))
     captions = [caption for batch in batches for caption in batch["caption"]][: cfg.samples]

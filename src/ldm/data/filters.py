@@ -1,6 +1,7 @@
 """Which samples of a shard index are used: predicates over its columns, decided before training."""
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 from jaxtyping import Bool
@@ -38,24 +39,33 @@ class Filters:
         Args:
             samples: rows of `ldm.data.shard_index.SAMPLE`.
         """
-        width, height = samples["width"], samples["height"]
-        small, large = np.minimum(width, height), np.maximum(width, height)
         kept = np.ones(len(samples), dtype=bool)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            for value, least, most in (
-                (small, self.min_size, None),
-                (large / small, None, self.max_aspect),
-                (samples["aesthetic"], self.min_aesthetic, None),
-                (samples["watermark"], None, self.max_watermark),
-                (samples["unsafe"], None, self.max_unsafe),
-                (samples["similarity"], self.min_similarity, None),
-            ):
-                if least is not None:
-                    kept &= (value >= least) | (np.isnan(value) & self.keep_unknown)
-                if most is not None:
-                    kept &= (value <= most) | (np.isnan(value) & self.keep_unknown)
+        for value, least, most in (
+            (_small, self.min_size, None),
+            (_aspect, None, self.max_aspect),
+            (itemgetter("aesthetic"), self.min_aesthetic, None),
+            (itemgetter("watermark"), None, self.max_watermark),
+            (itemgetter("unsafe"), None, self.max_unsafe),
+            (itemgetter("similarity"), self.min_similarity, None),
+        ):
+            if least is None and most is None:  # the table is large: only columns that are asked for are read
+                continue
+            found = value(samples)
+            inside = found >= least if least is not None else found <= most
+            kept &= inside | (np.isnan(found) & self.keep_unknown)
         for name, allowed in (("nsfw", self.nsfw), ("language", self.language)):
             if allowed is not None:
                 known = [word.encode()[:12] for word in allowed] + ([b""] if self.keep_unknown else [])
                 kept &= np.isin(samples[name], np.array(known, dtype="S12"))
         return kept
+
+
+def _small(samples: np.ndarray) -> np.ndarray:
+    """The smaller side."""
+    return np.minimum(samples["width"], samples["height"])
+
+
+def _aspect(samples: np.ndarray) -> np.ndarray:
+    """The longer side over the smaller."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.maximum(samples["width"], samples["height"]) / _small(samples)

@@ -63,14 +63,22 @@ class ImageFolderData(CaptionedImages):
             raise ValueError(f"{path} has no caption: neither {text.name} nor a class folder (data.root)")
         return f"a photo of a {path.parent.name.replace('_', ' ')}"
 
-    def read(self) -> tuple[UInt8[Tensor, "n 3 h w"], Sequence[str]]:
-        """All images, in the order of their paths."""
+    def paths(self) -> list[Path]:
+        """The image files, sorted.
+
+        Raises: FileNotFoundError if there is none.
+        """
         if not self.root.is_dir():
             raise FileNotFoundError(f"no folder at {self.root} (data.root)")
-        paths = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in EXTENSIONS)
-        if not paths:
+        found = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in EXTENSIONS)
+        if not found:
             looked = ", ".join(sorted(EXTENSIONS))
             raise FileNotFoundError(f"no images below {self.root}, looked for {looked} (data.root)")
+        return found
+
+    def read(self) -> tuple[UInt8[Tensor, "n 3 h w"], Sequence[str]]:
+        """All images, in the order of their paths."""
+        paths = self.paths()
         size = (self.image_size, self.image_size)
         pixels = []
         for path in paths:

@@ -41,9 +41,9 @@ class Plan:
         for name in ("lanes", "window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)} (data.{name})")
-        _, starts, sizes = np.unique(self.shard_of, return_index=True, return_counts=True)
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(self.shard_of)) + 1])
         object.__setattr__(self, "_starts", starts)
-        object.__setattr__(self, "_sizes", sizes)
+        object.__setattr__(self, "_sizes", np.diff(starts, append=len(self.shard_of)))
         object.__setattr__(self, "layout", lru_cache(maxsize=2)(self._layout))
         object.__setattr__(self, "shuffled", lru_cache(maxsize=4 * self.lanes)(self._shuffled))
 
