@@ -61,6 +61,14 @@ BROKEN = [
         "sampling.guidance_scale: must be 1 when trained without caption dropout (task.caption_dropout=0)",
     ),
     (
+        {"task.cache_latents": True, "data.flip": 0.5},
+        "task.cache_latents: must be false where data.flip=0.5 changes an image from visit to visit",
+    ),
+    (
+        {"task.cache_latents": True, "data.crop": "random"},
+        "task.cache_latents: must be false where data.crop=random changes an image from visit to visit",
+    ),
+    (
         {"sampling.guidance._target_": "ldm.guidance.autoguidance.Autoguidance"},
         "weak_checkpoint: sampling.guidance=autoguidance needs the checkpoint of a weaker net, got none",
     ),

@@ -20,6 +20,7 @@ COMPANIONS = {
     "backbone/sd2": ["autoencoder=sd", "text_encoder=clip_h"],
     "backbone/ddpm_cifar10": ["autoencoder=identity", "text_encoder=none", "first_stage=none"],
     "backbone/ddpm_cifar10_small": ["autoencoder=identity", "text_encoder=none", "first_stage=none"],
+    "data/cifar10": ["task.cache_latents=false"],  # its images are mirrored
     "data/laion": ["data.shards=shards.tar"],
     "guidance/autoguidance": ["weak_checkpoint=early.ckpt"],
     "text_encoder/clip": ["backbone=sd15"],

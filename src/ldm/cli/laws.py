@@ -117,6 +117,18 @@ def guidance_needs_dropout(cfg: DictConfig) -> str | None:
     return None
 
 
+def cached_latents_stay(cfg: DictConfig) -> str | None:
+    """A latent that is encoded once is right only if its image is the same at each visit."""
+    key, cached = _first(cfg, "task.cache_latents")
+    for name, value in (
+        ("data.flip", _first(cfg, "data.flip")[1]),
+        ("data.crop", _first(cfg, "data.crop")[1]),
+    ):
+        if cached and value not in (None, 0, "centre"):
+            return f"{key}: must be false where {name}={value} changes an image from visit to visit"
+    return None
+
+
 def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
     """Autoguidance leads away from what a weaker net says (Karras et al. 2024)."""
     key, _ = _first(cfg, "guidance", "sampling.guidance")
@@ -132,6 +144,7 @@ LAWS: tuple[Law, ...] = (
     context_width_fits,
     batch_divides,
     guidance_needs_dropout,
+    cached_latents_stay,
     autoguidance_needs_a_weaker_net,
 )
 
