@@ -93,10 +93,7 @@ def plain(cfg, stamp: Callable[[], None], usual: bool = False) -> None:
     made = module.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
 
-    class Trainer:
-        datamodule, accumulate_grad_batches, global_step = data, 1, 0
-
-    module._trainer = Trainer()
+    module._trainer = SimpleNamespace(datamodule=data)
     module.on_fit_start()
     average = MovingAverage(module.ema, module.nets, module.ema_decay)
     for i, batch in zip(range(STEPS), data.train_dataloader(), strict=False):
@@ -107,7 +104,6 @@ def plain(cfg, stamp: Callable[[], None], usual: bool = False) -> None:
         torch.nn.utils.clip_grad_norm_(clipped, cfg.trainer.gradient_clip_val)
         optimizer.step()
         schedule.step()
-        Trainer.global_step = i + 1
         if usual:
             average = MovingAverage(module.ema, module.nets, module.ema_decay)
         average.update(i + 1)

@@ -87,7 +87,7 @@ def test_every_epoch_has_each_key_once_but_for_what_does_not_fill_a_batch():
 def test_the_visit_is_the_epoch():
     data = Noise()
     for step in (0, 5, 6, 17, 600):
-        assert data.visit_of(step) == step // 6
+        assert data.batch(step)["visit"].tolist() == [step // 6] * 4
         assert all(c.endswith(f" at {step // 6}") for c in data.batch(step)["caption"])
 
 
@@ -123,6 +123,17 @@ def test_a_sample_does_not_depend_on_its_batch():
             steps = range(epoch * data.steps_per_epoch, (epoch + 1) * data.steps_per_epoch)
             rows.append(torch.cat([data.batch(step)["image"] for step in steps]))
         assert torch.equal(*rows)
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 4), (2, 2), (4, 1)])
+def test_ranks_and_accumulation_cut_the_same_global_batch(world, accumulate):
+    streams = [iter(Stream(Noise(), 3, rank, world, accumulate)) for rank in range(world)]
+    for step in range(3, 9):
+        parts = [next(stream) for _ in range(accumulate) for stream in streams]
+        whole = Noise().batch(step)
+        assert torch.equal(torch.cat([part["key"] for part in parts]), whole["key"])
+        assert torch.equal(torch.cat([part["image"] for part in parts]), whole["image"])
+        assert torch.equal(torch.cat([part["visit"] for part in parts]), whole["visit"])
 
 
 def test_workers_give_the_batches_of_the_training_process(monkeypatch):
@@ -175,8 +186,10 @@ def test_the_trainer_gets_the_stream_and_goes_on_where_it_was(tmp_path):
 
 def test_ranks_that_do_not_divide_the_batch_are_refused():
     data = Noise()
-    data.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 3})()
-    with pytest.raises(ValueError, match=r"multiple of the 3 ranks, got 4 \(data\.batch_size\)"):
+    data.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 3, "accumulate_grad_batches": 1})()
+    with pytest.raises(
+        ValueError, match=r"multiple of 3 ranks x 1 accumulated batches, got 4 \(data\.batch_size\)"
+    ):
         data.train_dataloader()
 
 
@@ -234,7 +247,7 @@ def test_every_config_gives_batches_of_the_contract(name, folders):
         return  # needs files: tests/data/test_cifar.py
     (batch,) = take(data, 1)
     size = cfg.data.image_size
-    assert list(batch) == ["image", "caption", "key"]
+    assert list(batch) == ["image", "caption", "key", "visit"]
     assert batch["image"].shape == (cfg.data.batch_size, 3, size, size)
     assert batch["image"].dtype == torch.float32
     assert batch["image"].abs().max() <= 1.0

@@ -59,7 +59,7 @@ def test_every_sample_comes_once_an_epoch_and_none_is_dropped(folder):
         assert sorted(seen[30 * epoch : 30 * epoch + 30]) == list(range(30))
     assert seen[:30] != seen[30:60]
     assert stream.steps_per_epoch == 3
-    visits = torch.cat([stream.visit_of(step) for step in range(15)])
+    visits = torch.cat([stream.batch(step)["visit"] for step in range(15)])
     assert visits.tolist() == [e for e in range(4) for _ in range(30)]
 
 

@@ -130,7 +130,7 @@ class Run:
                 module.configure_model()
                 module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
                 return
-            data.resume(step * trainer.accumulate_grad_batches)
+            data.resume(step)
         with self.timed(module.stage):
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             interrupted = any(getattr(callback, "interrupted", False) for callback in callbacks)

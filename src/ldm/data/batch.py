@@ -1,11 +1,13 @@
 """What every data module yields, and the base of those that hold their images in memory."""
 
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import count
 from typing import Any, TypedDict
 
 import lightning.pytorch as pl
+import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -13,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ldm.diffusion import random
 
 
-class Batch(TypedDict):
+class Samples(TypedDict):
     """image (b, 3, h, w) float32 in [-1, 1], caption (b strings), key (b,) int64, the samples' identities."""
 
     image: Tensor
@@ -21,29 +23,56 @@ class Batch(TypedDict):
     key: Tensor
 
 
+class Batch(Samples):
+    """Samples and visit (b,) int64: how often each was seen before, its epoch."""
+
+    visit: Tensor
+
+
 class Stream(IterableDataset[Batch]):
     """The endless sequence of one rank's batches from a given step on.
 
-    Worker w of W makes the steps start + w, start + w + W, ...: the loader takes them in turn, so the
-    sequence is the same for any number of workers.
+    A step's global batch is cut into world x accumulate parts: the ranks take the first `world` of them, then
+    the next, so the global batch is the same for any number of ranks and accumulated batches. Worker w of W
+    makes the batches w, w + W, ...: the loader takes them in turn, so the sequence is the same for any
+    number of workers.
     """
 
-    def __init__(self, data: "OrderedData", start: int, rank: int, world: int) -> None:
-        self.data, self.start, self.rank, self.world = data, start, rank, world
+    def __init__(self, data: "OrderedData", start: int, rank: int, world: int, accumulate: int = 1) -> None:
+        self.data, self.start, self.rank, self.world, self.accumulate = data, start, rank, world, accumulate
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields the batches."""
         info = get_worker_info()
         first, stride = (0, 1) if info is None else (info.id, info.num_workers)
-        for step in count(self.start + first, stride):
-            yield self.data.batch(step, self.rank, self.world)
+        for i in count(self.start * self.accumulate + first, stride):
+            step, turn = divmod(i, self.accumulate)
+            yield self.data.batch(step, turn * self.world + self.rank, self.world * self.accumulate)
+
+
+class WatchedLoader(DataLoader[Batch]):
+    """A loader that adds up the seconds for which it is waited, in `waited`."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Yields the batches."""
+        batches = super().__iter__()
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - start
+            yield batch
 
 
 class OrderedData(pl.LightningDataModule):
     """Data whose batch of a step is a function of (seed, step), split over the ranks.
 
     Args:
-        batch_size: global batch size.
+        batch_size: images of a step, over all ranks and accumulated batches.
         image_size: height and width.
         seed: of order and augmentation.
         num_workers: loader processes; 0 loads in the training process, the fastest for most data in memory.
@@ -62,8 +91,8 @@ class OrderedData(pl.LightningDataModule):
         self.seed, self.num_workers = seed, num_workers
         self._start = 0
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """A rank's part of the global batch of a step."""
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        """One of equal parts of the global batch of a step."""
         raise TypeError(f"{type(self).__name__} does not define batch")
 
     def resume(self, step: int) -> None:
@@ -74,13 +103,16 @@ class OrderedData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """The endless training loader of this rank."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self.batch_size % world:
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        accumulate = trainer.accumulate_grad_batches if trainer else 1
+        if self.batch_size % (world * accumulate):
             raise ValueError(
-                f"batch_size must be a multiple of the {world} ranks, got {self.batch_size} (data.batch_size)"
+                f"batch_size must be a multiple of {world} ranks x {accumulate} accumulated batches, got "
+                f"{self.batch_size} (data.batch_size)"
             )
-        stream = Stream(self, self._start, rank, world)
-        return DataLoader(stream, batch_size=None, num_workers=self.num_workers)
+        stream = Stream(self, self._start, rank, world, accumulate)
+        return WatchedLoader(stream, batch_size=None, num_workers=self.num_workers)
 
     def training_images(self, limit: int = 2048) -> Float[Tensor, "n 3 h w"]:
         """Some training images."""
@@ -115,8 +147,7 @@ class OrderedData(pl.LightningDataModule):
 class MemoryData(OrderedData):
     """Images small enough to be held decoded in memory; batches are gathered as tensors.
 
-    Order and augmentation are functions of (seed, key, visit), the visit of a sample being the epoch. The
-    global batch of a step is split into contiguous parts over the ranks and does not depend on their number.
+    Order and augmentation are functions of (seed, key, visit), the visit of a sample being the epoch.
     """
 
     def __init__(self, *, batch_size: int, image_size: int, seed: int, num_workers: int = 0) -> None:
@@ -129,7 +160,7 @@ class MemoryData(OrderedData):
         """Keys of the training samples; keys index the data set."""
         raise TypeError(f"{type(self).__name__} does not define training_keys")
 
-    def get(self, key: Int64[Tensor, " b"], visit: int) -> Batch:
+    def get(self, key: Int64[Tensor, " b"], visit: int) -> Samples:
         """The samples with these keys at their visit-th time."""
         raise TypeError(f"{type(self).__name__} does not define get")
 
@@ -144,21 +175,18 @@ class MemoryData(OrderedData):
         """Batches per epoch; what does not fill a batch comes in another place next epoch."""
         return max(len(self.training_keys()) // self.batch_size, 1)
 
-    def visit_of(self, step: int) -> int:
-        """How often the samples of a step were seen before: the epoch."""
-        return step // self.steps_per_epoch
-
     def _permutation(self, epoch: int) -> Int64[Tensor, " n"]:
         keys = self.training_keys()
         copies = -(-self.batch_size // len(keys))  # a data set smaller than a batch is repeated
         return keys[random.permutation(self.seed, "order", len(keys), epoch)].repeat(copies)
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """A rank's part of the global batch of a step."""
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        """One of equal parts of the global batch of a step, contiguous in it."""
         epoch, offset = divmod(step, self.steps_per_epoch)
-        part = self.batch_size // world
-        start = offset * self.batch_size + rank * part
-        return self.get(self._order(epoch)[start : start + part], epoch)
+        size = self.batch_size // parts
+        start = offset * self.batch_size + part * size
+        keys = self._order(epoch)[start : start + size]
+        return {**self.get(keys, epoch), "visit": torch.full_like(keys, epoch)}
 
     def training_images(self, limit: int = 2048) -> Float[Tensor, "n 3 h w"]:
         """Training images as at their first visit, in the order of the keys."""

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from ldm.data.batch import Batch, MemoryData, check_fraction
+from ldm.data.batch import MemoryData, Samples, check_fraction
 from ldm.data.shards import decode_image, read_shards
 from ldm.diffusion import random
 
@@ -161,7 +161,7 @@ class EmojiData(MemoryData):
         colour = random.randint(self.seed, "colour", key, visit, len(self.background_names)) + 1
         return torch.where(shown & ~self.is_held_out(key, colour), colour, 0)
 
-    def get(self, key: Int64[Tensor, " b"], visit: int) -> Batch:
+    def get(self, key: Int64[Tensor, " b"], visit: int) -> Samples:
         """The emoji with their backgrounds of this visit."""
         colour = self.background(key, visit)
         captions = [self.caption(k, c) for k, c in zip(key.tolist(), colour.tolist(), strict=True)]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from ldm.data.batch import Batch, MemoryData, check_fraction, to_float
+from ldm.data.batch import MemoryData, Samples, check_fraction, to_float
 from ldm.diffusion import random
 
 
@@ -65,7 +65,7 @@ class CaptionedImages(MemoryData):
         """The different captions of the images."""
         return sorted(set(self.held()[1]))
 
-    def get(self, key: Int64[Tensor, " b"], visit: int) -> Batch:
+    def get(self, key: Int64[Tensor, " b"], visit: int) -> Samples:
         """The images, some of them mirrored at this visit."""
         images, captions = self.held()
         image = images[key]

@@ -154,20 +154,10 @@ class LaionData(OrderedData):
         """Batches that an epoch fills; the rest of it begins the next one's first."""
         return max(len(self.plan) // self.batch_size, 1)
 
-    def _place(self, step: int) -> tuple[int, int]:
-        """First place and number of places of this rank's part of a step."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        part = self.batch_size // world
-        return step * self.batch_size + rank * part, part
-
-    def visit_of(self, step: int) -> Int64[Tensor, " b"]:
-        """How often each sample of this rank's part was seen before: its epoch."""
-        return torch.from_numpy(self.plan.rows(*self._place(step))[1])
-
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """A rank's part of the global batch of a step."""
-        part = self.batch_size // world
-        rows, visits = self.plan.rows(step * self.batch_size + rank * part, part)
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
+        """One of equal parts of the global batch of a step."""
+        size = self.batch_size // parts
+        rows, visits = self.plan.rows(step * self.batch_size + part * size, size)
         return self._batch(self.kept[rows], torch.from_numpy(visits))
 
     def _batch(self, rows: np.ndarray, visits: Tensor) -> Batch:
@@ -184,7 +174,7 @@ class LaionData(OrderedData):
             found.append(used)
         stacked = torch.from_numpy(np.stack(images)).movedim(-1, 1)
         used_keys = torch.from_numpy(np.array(self.index.samples["key"][found]))
-        return {"image": to_float(stacked), "caption": captions, "key": used_keys}
+        return {"image": to_float(stacked), "caption": captions, "key": used_keys, "visit": visits}
 
     def _usable(self, row: int) -> tuple[int, Image.Image, str]:
         """The sample of a row, or the next of those used that is whole."""

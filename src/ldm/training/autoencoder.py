@@ -132,9 +132,8 @@ class AutoencoderTraining(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """One step of the autoencoder and, once started, one of the discriminator."""
-        image, key = batch["image"], batch["key"]
+        image, key, visit = batch["image"], batch["key"], batch["visit"]
         posterior = self.net.encode(image)
-        visit = self.trainer.datamodule.visit_of(self.global_step)
         noise = random.normal(self.seed, "posterior", key, visit, posterior.mean.shape[1:])
         output = self.net.decode(posterior.sample(noise))
         losses = self.reconstruction_loss(image, output, posterior)

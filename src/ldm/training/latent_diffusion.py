@@ -154,7 +154,7 @@ class LatentDiffusion(pl.LightningModule):
         self._average = MovingAverage(self.ema, self.nets, self.ema_decay)
 
     @torch.no_grad()
-    def latents(self, batch: dict[str, Any], visit: int | Tensor) -> Float[Tensor, "b c h w"]:
+    def latents(self, batch: dict[str, Any]) -> Float[Tensor, "b c h w"]:
         """Normalised latents of a batch, drawn from the posterior by (seed, key, visit)."""
 
         def moments(image: Tensor) -> Tensor:
@@ -164,23 +164,18 @@ class LatentDiffusion(pl.LightningModule):
         both = self._cache(moments, batch) if self._cache is not None else moments(batch["image"])
         mean, std = both.chunk(2, dim=1)
         if self.sample_posterior:
-            mean = mean + std * random.normal(self.seed, "posterior", batch["key"], visit, mean.shape[1:])
+            key, visit = batch["key"], batch["visit"]
+            mean = mean + std * random.normal(self.seed, "posterior", key, visit, mean.shape[1:])
         return self.autoencoder.normalise(mean)
 
     def times(self, key: Int64[Tensor, " b"], visit: int | Tensor) -> Float[Tensor, " b"]:
         """Training times of a visit."""
         return self.time_sampling(self.time_draws(self.seed, key, visit), self.diffusion.schedule)
 
-    def batches_seen(self, batch_idx: int) -> int:
-        """Number of this batch in the run, also after a restart."""
-        accumulate = self.trainer.accumulate_grad_batches
-        return self.global_step * accumulate + batch_idx % accumulate
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """One batch: its loss and, detached, the loss of each sample with its time and key."""
-        key = batch["key"]
-        visit = self.trainer.datamodule.visit_of(self.batches_seen(batch_idx))
-        x0 = self.latents(batch, visit)
+        key, visit = batch["key"], batch["visit"]
+        x0 = self.latents(batch)
         u = random.uniform(self.seed, "caption_dropout", key, visit)
         cond = self.text_encoder(self.nets).encode(drop_captions(batch["caption"], self.caption_dropout, u))
         noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
