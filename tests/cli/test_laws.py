@@ -69,6 +69,18 @@ BROKEN = [
         "task.cache_latents: must be false where data.crop=random changes an image from visit to visit",
     ),
     (
+        {"data.buckets": {"multiple": 64}, "backbone.position_size": 8},
+        "backbone.position_size: must be null where data.buckets gives images of many shapes, got 8",
+    ),
+    (
+        {"data.buckets": {"multiple": 16}, "autoencoder.channels": [1] * 4, "backbone.channels": [1] * 3},
+        "data.buckets.multiple: autoencoder and backbone halve the sides 5 times, got 16",
+    ),
+    (
+        {"data.buckets": [[64, 64], [64, 72]], "backbone.channels": [1] * 5},
+        "data.buckets: autoencoder and backbone halve the sides 4 times, got 72",
+    ),
+    (
         {"sampling.guidance._target_": "ldm.guidance.autoguidance.Autoguidance"},
         "weak_checkpoint: sampling.guidance=autoguidance needs the checkpoint of a weaker net, got none",
     ),

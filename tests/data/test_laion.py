@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.data.decode import Decoded, crop_of, cropped, decode
 from ldm.data.filters import Filters
-from ldm.data.laion import LaionData, decode, square
+from ldm.data.laion import LaionData
 from ldm.data.shard_files import ShardFiles, expand
 from ldm.data.shard_index import Shard, ShardIndex
 
@@ -229,13 +230,14 @@ def test_patterns_are_expanded(folder):
 )
 def test_causes_are_named(bytes_, cause):
     with pytest.raises(Exception, match=cause):
-        decode(bytes_, 16, 50_000)
+        decode(bytes_, (16, 16), 50_000)
 
 
 def test_crops_are_of_the_smaller_side():
     ramp = Image.fromarray(np.tile(np.arange(90, dtype=np.uint8)[None, :, None], (30, 1, 3)))
+    decoded = Decoded(image=ramp, size=(30, 90))
     for share, middle in ((0.0, 14.5), (0.5, 44.5), (1.0, 74.5)):
-        crop = square(ramp, 10, (share, 0.5))
+        crop = cropped(decoded, crop_of((30, 90), (10, 10), (0.5, share)), (10, 10))
         assert crop.shape == (10, 10, 3)
         assert crop.mean() == pytest.approx(middle, abs=1)
 
@@ -248,3 +250,108 @@ def test_options_out_of_range_are_refused():
     ):
         with pytest.raises(ValueError, match=rf"data\.{key}"):
             LaionData(shards="a.tar", batch_size=2, **options)
+
+
+def shapes(path, sizes):
+    """A shard of PNGs of these (height, width), each of one colour gradient, captioned with its number."""
+    with tarfile.open(path, "w") as tar:
+        for i, (height, width) in enumerate(sizes):
+            pixels = np.random.default_rng(i).integers(0, 255, (height, width, 3), dtype=np.uint8)
+            image = io.BytesIO()
+            Image.fromarray(pixels).save(image, "PNG")
+            for extension, data in (("png", image.getvalue()), ("txt", f"photo {i}".encode())):
+                info = tarfile.TarInfo(f"{i:08d}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_batches_say_the_stored_size_and_the_crop_that_was_taken(flip, tmp_path):
+    sizes = [(32, 64), (64, 32), (32, 32), (48, 32)] * 3
+    shapes(tmp_path / "a.tar", sizes)
+    stream = LaionData(
+        shards=str(tmp_path / "a.tar"), batch_size=4, image_size=16, crop="random", flip=flip, seed=5
+    )
+    lefts = set()
+    for step in range(6):
+        batch = stream.batch(step)
+        assert batch["original_size"].dtype == batch["crop"].dtype == torch.int64
+        for i, number in enumerate(numbers(batch)):
+            height, width = sizes[number]
+            assert batch["original_size"][i].tolist() == [height, width]
+            pixels = np.random.default_rng(number).integers(0, 255, (height, width, 3), dtype=np.uint8)
+            image = Image.fromarray(pixels[:, ::-1] if flip else pixels)
+            scale = 16 / min(height, width)
+            resized = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
+            top, left = batch["crop"][i].tolist()
+            expected = np.asarray(resized)[top : top + 16, left : left + 16]
+            taken = ((batch["image"][i] + 1) * 127.5).round().int().movedim(0, -1).numpy()
+            assert np.abs(taken - expected).max() <= 3
+            lefts.add(left)
+    assert len(lefts) > 3
+
+
+def test_a_global_batch_is_of_one_bucket_on_any_ranks(tmp_path):
+    sizes = [(32, 64), (64, 32), (40, 40), (36, 40), (20, 60)] * 6
+    shapes(tmp_path / "a.tar", sizes)
+
+    def made():
+        return LaionData(
+            shards=str(tmp_path / "a.tar"),
+            batch_size=4,
+            buckets=[[16, 32], [24, 24], [32, 16]],
+            crop="random",
+        )
+
+    whole, ranks, seen = made(), [made(), made()], []
+    for step in range(30):
+        batch = whole.batch(step)
+        parts = [data.batch(step, rank, 2) for rank, data in enumerate(ranks)]
+        for name in ("image", "key", "visit", "original_size", "crop"):
+            assert torch.equal(torch.cat([part[name] for part in parts]), batch[name])
+        expected = {"wide": (16, 32), "square": (24, 24), "high": (32, 16)}
+        aspects = [sizes[n][0] / sizes[n][1] for n in numbers(batch)]
+        kinds = {"wide" if a < 0.7 else "high" if a > 1.4 else "square" for a in aspects}
+        (kind,) = kinds
+        assert batch["image"].shape == (4, 3, *expected[kind])
+        seen += numbers(batch)
+    assert {seen.count(i) for i in range(30)} == {4}  # 30 samples, 30 steps of 4
+    assert whole.training_images(3).shape == (3, 3, 256, 256)
+
+
+def test_a_bad_sample_is_replaced_by_one_of_its_bucket(tmp_path):
+    shapes(tmp_path / "a.tar", [(32, 64), (64, 32)] * 8)
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    stream = LaionData(shards=str(tmp_path / "a.tar"), batch_size=4, buckets=[[16, 32], [32, 16]])
+    row = stream.index.samples[4]  # a wide one
+    start = int(row["image_offset"])
+    data[start + 60 : start + int(row["image_size"])] = bytes(int(row["image_size"]) - 60)
+    (tmp_path / "a.tar").write_bytes(data)
+    seen = []
+    for step in range(32):
+        batch = stream.batch(step)
+        high = batch["image"].shape[2] == 32
+        assert all(n % 2 == high for n in numbers(batch))
+        seen += numbers(batch)
+    assert 4 not in seen
+    assert seen.count(6) == 2 * seen.count(2)
+    assert stream.bad["damaged image"] == seen.count(2)
+
+
+def test_the_buckets_are_told_once_before_training(tmp_path, caplog):
+    shapes(tmp_path / "a.tar", [(32, 64), (64, 32)] * 3)
+    stream = LaionData(shards=str(tmp_path / "a.tar"), batch_size=2, buckets=[[16, 32], [32, 16]])
+    with caplog.at_level("INFO"):
+        stream.train_dataloader()
+        stream.batch(0)
+    assert caplog.text.count("16 x 32") == 1
+    assert caplog.text.count("6 of 6 samples are used") == 1
+
+
+def test_a_step_far_away_is_entered_in_no_time(folder):
+    stream, other = (data(folder, buckets=[[16, 16], [16, 24]]) for _ in range(2))
+    for step in (10**9, 0, 10**9):
+        batch, again = stream.batch(step), other.batch(step)
+        assert batch["caption"] == again["caption"]
+        assert torch.equal(batch["image"], again["image"])
+        assert torch.equal(batch["visit"], again["visit"])

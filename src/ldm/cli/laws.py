@@ -129,6 +129,26 @@ def cached_latents_stay(cfg: DictConfig) -> str | None:
     return None
 
 
+def buckets_fit_the_nets(cfg: DictConfig) -> str | None:
+    """Latents of many shapes need a net without a learned position table, and sides that it can halve."""
+    buckets_key, buckets = _first(cfg, "data.buckets")
+    if buckets is None:
+        return None
+    key, position = _first(cfg, "backbone.position_size")
+    if position is not None:
+        return f"{key}: must be null where {buckets_key} gives images of many shapes, got {position}"
+    halved = 0
+    for name in ("autoencoder.channels", "backbone.channels"):
+        halved += max(len(_first(cfg, name)[1] or ()) - 1, 0)
+    ruled = isinstance(buckets, DictConfig)
+    sides = [buckets.get("multiple", 64)] if ruled else [side for size in buckets for side in size]
+    for side in sides:
+        if side % 2**halved:
+            named = f"{buckets_key}.multiple" if ruled else buckets_key
+            return f"{named}: autoencoder and backbone halve the sides {halved} times, got {side}"
+    return None
+
+
 def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
     """Autoguidance leads away from what a weaker net says (Karras et al. 2024)."""
     key, _ = _first(cfg, "guidance", "sampling.guidance")
@@ -145,6 +165,7 @@ LAWS: tuple[Law, ...] = (
     batch_divides,
     guidance_needs_dropout,
     cached_latents_stay,
+    buckets_fit_the_nets,
     autoguidance_needs_a_weaker_net,
 )
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import count
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import lightning.pytorch as pl
 import torch
@@ -24,9 +24,20 @@ class Samples(TypedDict):
 
 
 class Batch(Samples):
-    """Samples and visit (b,) int64: how often each was seen before, its epoch."""
+    """Samples and visit (b,) int64: how often each was seen before, its epoch.
+
+    Data whose images are resized and cropped also says, for conditioning as in SDXL (Podell et al. 2023,
+    arXiv:2307.01952, Sec. 2.2):
+
+    original_size (b, 2) int64: height and width of the stored image, before it was resized;
+    crop (b, 2) int64: top and left of the crop in pixels of the resized image. An image that is mirrored is
+    mirrored first and then cropped, so that left is counted from the left of the mirror image, which is what
+    the net sees; as in diffusers' training of SDXL.
+    """
 
     visit: Tensor
+    original_size: NotRequired[Tensor]
+    crop: NotRequired[Tensor]
 
 
 class Stream(IterableDataset[Batch]):

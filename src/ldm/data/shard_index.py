@@ -7,12 +7,14 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ldm.utils.files import replacing_folder
 
@@ -32,8 +34,9 @@ SAMPLE = np.dtype(
     + [(f"{part}_{what}", kind) for part in PARTS for what, kind in (("offset", "i8"), ("size", "i4"))]
     + [(name, "f4") for name in FIELDS]
     + [(name, "S12") for name in WORDS]
+    + [("stored_height", "i4"), ("stored_width", "i4")]  # 0 if the image cannot be read
 )
-VERSION = 1
+VERSION = 2
 TABLE, ABOUT = "samples.npy", "index.json"
 
 
@@ -108,11 +111,12 @@ def key_of(shard: str, name: str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def build_index(paths: Sequence[str]) -> ShardIndex:
+def build_index(paths: Sequence[str], after_shard: Callable[[], None] | None = None) -> ShardIndex:
     """Reads every shard once.
 
     Args:
         paths: local files or URLs.
+        after_shard: called after each of them.
 
     Raises: FileNotFoundError if there is none, or one is missing; ValueError for a compressed tar.
     """
@@ -123,6 +127,8 @@ def build_index(paths: Sequence[str]) -> ShardIndex:
         shard, table = index_shard(path, number)
         shards.append(shard)
         tables.append(table)
+        if after_shard is not None:
+            after_shard()
     return ShardIndex(tuple(shards), np.concatenate(tables))
 
 
@@ -224,6 +230,8 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, Parts]]:
                 parts[kind] = (member.offset_data, member.size)
             if kind == "json":
                 parts["said"] = data
+            elif kind == "image":
+                parts["stored"] = _size_of(data)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise _Damaged(f"{type(error).__name__}: {error}", whole) from error
     if name:
@@ -243,7 +251,18 @@ def _row(path: str, number: int, name: str, parts: Parts) -> tuple[Any, ...]:
     places = [value for part in PARTS for value in parts.get(part, (0, -1))]
     numbers = [_number(said, names) for names in FIELDS.values()]
     words = [str(next((said[n] for n in names if said.get(n)), "")).encode()[:12] for names in WORDS.values()]
-    return (key_of(path, name), number, *places, *numbers, *words)
+    return (key_of(path, name), number, *places, *numbers, *words, *parts.get("stored", (0, 0)))
+
+
+def _size_of(data: bytes) -> tuple[int, int]:
+    """Height and width by the head of an image file; zeros if it is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            width, height = Image.open(io.BytesIO(data)).size
+    except (OSError, SyntaxError, ValueError, TypeError, IndexError, Image.DecompressionBombError):
+        return 0, 0
+    return height, width
 
 
 def _number(said: dict[str, Any], names: Sequence[str]) -> float:

@@ -1,0 +1,115 @@
+"""From the bytes of an image to the pixels of a crop of it, and where in the image the crop lies."""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+Size = tuple[int, int]  # height, width
+
+
+class BadSample(Exception):
+    """A sample that cannot be used; its text is the cause."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """An image and the size it is stored in, which the DCT's scaling may have made smaller.
+
+    Args:
+        image: RGB pixels.
+        size: height and width before any scaling.
+    """
+
+    image: Image.Image
+    size: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """A window of a resized image: the image is scaled until it just covers the window.
+
+    Args:
+        box: left, top, right, bottom in pixels of the stored image.
+        top: of the window in the resized image, in its pixels.
+        left: likewise; of the mirror image if the image is mirrored.
+        mirrored: whether the image is mirrored first.
+    """
+
+    box: tuple[float, float, float, float]
+    top: int
+    left: int
+    mirrored: bool = False
+
+
+def decode(data: bytes, target: Size, max_pixels: int) -> Decoded:
+    """An RGB image; JPEGs are decoded at the smallest scale of the DCT that covers the target.
+
+    Args:
+        data: of a file.
+        target: height and width that are needed.
+        max_pixels: larger images are refused before they are decoded.
+
+    Raises: BadSample naming the cause.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data))
+            size = (image.height, image.width)
+            if image.width * image.height > max_pixels:
+                raise BadSample("too many pixels")
+            if min(size) < 2:
+                raise BadSample("absurd size")
+            scale = max(target[0] / size[0], target[1] / size[1])
+            if scale < 1:  # draft takes the smallest scale at which neither side is below what it is given
+                width, height = (
+                    max(int(n * scale), t) for n, t in zip(size[::-1], target[::-1], strict=True)
+                )
+                image.draft("RGB", (width, height))
+            return Decoded(image=image.convert("RGB"), size=size)
+    except Image.DecompressionBombError as error:
+        raise BadSample("too many pixels") from error
+    except (OSError, SyntaxError, ValueError, TypeError, IndexError) as error:
+        raise BadSample("damaged image") from error
+
+
+def crop_of(size: Size, target: Size, share: tuple[float, float], mirrored: bool = False) -> Crop:
+    """The window of `target` in an image of `size`, at whole pixels of the resized image.
+
+    Args:
+        size: height and width of the stored image.
+        target: height and width of the window.
+        share: (y, x) in [0, 1] of what the window leaves over that lies above it and left of it.
+        mirrored: the image is mirrored and then cropped, so `left` is counted in the mirror image, as in
+            SDXL's training (Podell et al. 2023, arXiv:2307.01952, Sec. 2.2) by diffusers.
+    """
+    scale = max(target[0] / size[0], target[1] / size[1])
+    over = [max(n * scale - wanted, 0.0) for n, wanted in zip(size, target, strict=True)]
+    top, left = (min(round(s * o), int(o + 1e-6)) for s, o in zip(share, over, strict=True))
+    x = size[1] * scale - target[1] - left if mirrored else left
+    edges = (x, top, x + target[1], top + target[0])
+    limits = (size[1], size[0]) * 2
+    left_, top_, right, bottom = (min(max(e / scale, 0.0), n) for e, n in zip(edges, limits, strict=True))
+    return Crop(box=(left_, top_, right, bottom), top=top, left=left, mirrored=mirrored)
+
+
+def cropped(decoded: Decoded, crop: Crop, target: Size) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of a window, resized bicubically with antialiasing.
+
+    Args:
+        decoded: the image.
+        crop: of `crop_of`, for its size and this target.
+        target: height and width.
+    """
+    image = decoded.image
+    ratios = (image.width / decoded.size[1], image.height / decoded.size[0]) * 2
+    limits = image.size * 2
+    left, top, right, bottom = (min(e * r, n) for e, r, n in zip(crop.box, ratios, limits, strict=True))
+    pixels = np.asarray(
+        image.resize(target[::-1], Image.Resampling.BICUBIC, box=(left, top, right, bottom), reducing_gap=3.0)
+    )
+    return pixels[:, ::-1] if crop.mirrored else pixels

@@ -1,0 +1,46 @@
+"""Samples that cannot be used: counted by cause, written down, and too many of them refused."""
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+SEEN_BEFORE_JUDGING = 200
+
+
+class Quarantine:
+    """What is known of bad samples.
+
+    Args:
+        path: file to which they are written, a line of json each; None for none.
+        max_bad_fraction: of the samples seen, at most.
+    """
+
+    def __init__(self, path: Path | None, max_bad_fraction: float) -> None:
+        self.path, self.max_bad_fraction = path, max_bad_fraction
+        self.bad: Counter[str] = Counter()
+        self.seen = 0
+
+    def note(self, cause: str, shard: str, key: int) -> None:
+        """Counts and writes down a bad sample.
+
+        Args:
+            cause: why it is bad.
+            shard: path of its shard.
+            key: its identity.
+
+        Raises: ValueError if there are too many.
+        """
+        self.bad[cause] += 1
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"cause": cause, "shard": shard, "key": key}) + "\n")
+        if self.bad.total() == 1:
+            log.warning("a sample cannot be used: %s (%s)", cause, shard)
+        share = self.bad.total() / self.seen
+        if self.seen >= SEEN_BEFORE_JUDGING and share > self.max_bad_fraction:
+            raise ValueError(
+                f"{share:.1%} of {self.seen} samples cannot be used: {dict(self.bad)} (data.max_bad_fraction)"
+            )
