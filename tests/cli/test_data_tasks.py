@@ -1,11 +1,13 @@
 """ldm-data index, bench and the writers of shards."""
 
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from ldm.cli.data import main
+from ldm.cli.data_tasks import recommended
 
 
 @pytest.fixture
@@ -28,13 +30,21 @@ def test_a_folder_becomes_shards_that_are_indexed_and_measured(photos, capsys):
     assert "6 of them pass the filters" in out
     small = ["data.shards=shards/*.tar", "data.batch_size=2", "data.image_size=16", "seconds=0.01"]
     assert main(["bench", "data=laion", *small]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "num_workers=0:" in out
     assert "best: data.num_workers=" in out
+    assert re.search(r"recommended: data.num_workers=\d+, the smallest within 5% of the best", out)
+    assert err.count("samples are used") == 1
     assert "one process is limited by:" in out
     assert main(["data=laion", "output=show.png", *small]) == 0
     with Image.open("show.png") as image:
         assert image.width > 16
+
+
+def test_the_smallest_number_of_workers_that_is_nearly_the_best_is_recommended():
+    assert recommended({0: 95.0, 1: 80.0, 2: 100.0}) == 0
+    assert recommended({0: 94.9, 1: 96.0, 2: 100.0, 8: 99.0}) == 1
+    assert recommended({0: 10.0, 4: 100.0}) == 4
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from omegaconf import DictConfig
 from ldm.cli.app import entry
 from ldm.cli.config import ConfigError, build
 
-WORDS = ("show", "index", "bench", "cifar10", "imagefolder")
+WORDS = ("show", "index", "bench", "cifar10", "imagefolder", "hf")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """ldm-data [index|bench|cifar10|imagefolder] ...: a leading word is the action, and says which data."""
+    """ldm-data [index|bench|cifar10|imagefolder|hf] ...: a leading word is the action and chooses the data."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in WORDS:
         action = words.pop(0)

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +39,29 @@ def index(cfg: DictConfig) -> None:
             print(f"{shard.path}: {shard.damage}; {shard.samples} samples before it")
 
 
+def recommended(speeds: Mapping[int, float]) -> int:
+    """The smallest number of workers whose speed is within 5% of the best.
+
+    Args:
+        speeds: number of workers -> images a second.
+    """
+    best = max(speeds.values())
+    return min(workers for workers, speed in speeds.items() if speed >= 0.95 * best)
+
+
 def bench(cfg: DictConfig) -> None:
     """Measures the loader for several numbers of workers, and where the time of one goes."""
     from ldm.data.laion import LaionData
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = {}
+    data, found = build(cfg.data), {}
     for workers in sorted({0, 1, 2, cores}):
-        data = build(cfg.data)
         data.num_workers = workers
         found[workers] = images_per_second(data, cfg.seconds)
         print(f"num_workers={workers}: {found[workers]:,.0f} images/s")
     best = max(found, key=lambda workers: found[workers])
     print(f"best: data.num_workers={best} ({cores} cores)")
-    data = build(cfg.data)
+    print(f"recommended: data.num_workers={recommended(found)}, the smallest within 5% of the best")
     if isinstance(data, LaionData):
         spent = data.profile(min(len(data.kept), 500))
         total = sum(spent.values())
@@ -66,7 +76,29 @@ def write(cfg: DictConfig) -> None:
     if cfg.output is None:
         raise ConfigError("output: needs a folder for the shards (output=FOLDER)")
     folder = Path(cfg.output)
-    count = write_shards(_samples(build(cfg.data)), folder, cfg.per_shard)
+    _say_written(write_shards(_samples(build(cfg.data)), folder, cfg.per_shard), folder)
+
+
+def hugging_face(cfg: DictConfig) -> None:
+    """Writes the shards of a Hugging Face dataset and says what was left out."""
+    from ldm.data.hugging_face import open_dataset, samples_of
+    from ldm.data.shard_writer import write_shards
+
+    for key in ("dataset", "output"):
+        if cfg[key] is None:
+            raise ConfigError(f"{key}: needs a value ({key}=...)")
+    folder, skipped = Path(cfg.output), Counter[str]()
+    dataset = open_dataset(cfg.dataset, cfg.split)
+    samples = samples_of(dataset, cfg.image_column, cfg.caption_column, skipped)
+    try:
+        count = write_shards(samples, folder, cfg.per_shard)
+    finally:
+        for cause, number in skipped.items():
+            print(f"{number:,} left out: {cause}")
+    _say_written(count, folder)
+
+
+def _say_written(count: int, folder: Path) -> None:
     print(f"{count:,} samples in {folder}")
     print(f"train on them: data=laion data.shards='{folder}/*.tar'")
 
@@ -92,4 +124,5 @@ TASKS = {
     "bench": bench,
     "cifar10": write,
     "imagefolder": write,
+    "hf": hugging_face,
 }
