@@ -47,17 +47,16 @@ def test_the_crop_is_the_window_of_the_resized_image_that_it_says(size, target, 
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
     st.booleans(),
 )
-def test_a_crop_lies_in_its_image_and_covers_it_one_way(size, target, share, mirrored):
+def test_a_crop_lies_in_its_image_which_just_covers_it(size, target, share, mirrored):
     crop = crop_of(size, target, share, mirrored)
-    left, top, right, bottom = crop.box
-    assert 0 <= left < right <= size[1]
-    assert 0 <= top < bottom <= size[0]
-    assert (right - left) / (bottom - top) == pytest.approx(target[1] / target[0], rel=1e-6)
-    assert right - left == pytest.approx(size[1]) or bottom - top == pytest.approx(size[0])
-    assert min(crop.top, crop.left) == 0 <= max(crop.top, crop.left)
+    over = [crop.resized[i] - target[i] for i in (0, 1)]
+    assert min(over) == 0
+    assert 0 <= crop.top <= over[0]
+    assert 0 <= crop.left <= over[1]
+    scale = max(target[0] / size[0], target[1] / size[1])
+    assert all(abs(crop.resized[i] - size[i] * scale) <= 0.5 + 1e-6 for i in (0, 1))
     other = crop_of(size, target, share, not mirrored)
-    assert (crop.top, crop.left) == (other.top, other.left)
-    assert left + other.box[2] == pytest.approx(size[1])
+    assert (crop.top, crop.left, crop.resized) == (other.top, other.left, other.resized)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +81,17 @@ def test_a_smooth_image_is_the_same_by_the_dct_and_without():
     by_dct = cropped(decode(encoded(image, "JPEG"), (128, 128), 10**9), crop, (128, 128))
     without = cropped(Decoded(image=image, size=(600, 900)), crop, (128, 128))
     assert np.abs(by_dct.astype(int) - without).max() <= 4
+
+
+@pytest.mark.parametrize("size", [(40, 700), (900, 900), (700, 41)])
+def test_panoramas_and_large_images_are_cropped_as_others_are(size):
+    """Pillow resizes the window alone where torch would resize much that is not used."""
+    y, x = np.mgrid[0 : size[0], 0 : size[1]]
+    ramp = np.stack([255 * (y + 0.5) / size[0], 255 * (x + 0.5) / size[1], 0 * x], axis=-1).astype(np.uint8)
+    crop = crop_of(size, (32, 32), (0.7, 0.7), True)
+    taken = cropped(Decoded(image=Image.fromarray(ramp), size=size), crop, (32, 32)).astype(float)
+    height, width = crop.resized
+    rows = 255 * (crop.top + np.arange(32) + 0.5) / height
+    columns = 255 * (1 - (crop.left + np.arange(32) + 0.5) / width)
+    assert np.abs(taken[..., 0] - rows[:, None]).max() < 3
+    assert np.abs(taken[..., 1] - columns[None]).max() < 3

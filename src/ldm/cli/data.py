@@ -14,7 +14,7 @@ WORDS = ("show", "index", "bench", "cifar10", "imagefolder", "hf")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """ldm-data [index|bench|cifar10|imagefolder|hf] ...: a leading word is the action and chooses the data."""
+    """ldm-data [index|bench|cifar10|imagefolder|hf] ...: a leading word is the action and picks the data."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in WORDS:
         action = words.pop(0)

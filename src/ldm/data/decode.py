@@ -5,10 +5,14 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from PIL import Image
+from torch.nn import functional as F
 
 Size = tuple[int, int]  # height, width
+WASTE = 4  # pixels resized for one that is used, at most
+REDUCTION = 6.0  # past which Pillow first takes means of blocks of pixels
 
 
 class BadSample(Exception):
@@ -33,13 +37,13 @@ class Crop:
     """A window of a resized image: the image is scaled until it just covers the window.
 
     Args:
-        box: left, top, right, bottom in pixels of the stored image.
+        resized: height and width of the resized image.
         top: of the window in the resized image, in its pixels.
         left: likewise; of the mirror image if the image is mirrored.
         mirrored: whether the image is mirrored first.
     """
 
-    box: tuple[float, float, float, float]
+    resized: Size
     top: int
     left: int
     mirrored: bool = False
@@ -70,7 +74,8 @@ def decode(data: bytes, target: Size, max_pixels: int) -> Decoded:
                     max(int(n * scale), t) for n, t in zip(size[::-1], target[::-1], strict=True)
                 )
                 image.draft("RGB", (width, height))
-            return Decoded(image=image.convert("RGB"), size=size)
+            image.load()
+            return Decoded(image=image if image.mode == "RGB" else image.convert("RGB"), size=size)
     except Image.DecompressionBombError as error:
         raise BadSample("too many pixels") from error
     except (OSError, SyntaxError, ValueError, TypeError, IndexError) as error:
@@ -88,13 +93,9 @@ def crop_of(size: Size, target: Size, share: tuple[float, float], mirrored: bool
             SDXL's training (Podell et al. 2023, arXiv:2307.01952, Sec. 2.2) by diffusers.
     """
     scale = max(target[0] / size[0], target[1] / size[1])
-    over = [max(n * scale - wanted, 0.0) for n, wanted in zip(size, target, strict=True)]
-    top, left = (min(round(s * o), int(o + 1e-6)) for s, o in zip(share, over, strict=True))
-    x = size[1] * scale - target[1] - left if mirrored else left
-    edges = (x, top, x + target[1], top + target[0])
-    limits = (size[1], size[0]) * 2
-    left_, top_, right, bottom = (min(max(e / scale, 0.0), n) for e, n in zip(edges, limits, strict=True))
-    return Crop(box=(left_, top_, right, bottom), top=top, left=left, mirrored=mirrored)
+    height, width = (max(round(n * scale), wanted) for n, wanted in zip(size, target, strict=True))
+    top, left = round(share[0] * (height - target[0])), round(share[1] * (width - target[1]))
+    return Crop(resized=(height, width), top=top, left=left, mirrored=mirrored)
 
 
 def cropped(decoded: Decoded, crop: Crop, target: Size) -> UInt8[np.ndarray, "h w c"]:
@@ -105,11 +106,19 @@ def cropped(decoded: Decoded, crop: Crop, target: Size) -> UInt8[np.ndarray, "h 
         crop: of `crop_of`, for its size and this target.
         target: height and width.
     """
-    image = decoded.image
-    ratios = (image.width / decoded.size[1], image.height / decoded.size[0]) * 2
-    limits = image.size * 2
-    left, top, right, bottom = (min(e * r, n) for e, r, n in zip(crop.box, ratios, limits, strict=True))
-    pixels = np.asarray(
-        image.resize(target[::-1], Image.Resampling.BICUBIC, box=(left, top, right, bottom), reducing_gap=3.0)
-    )
+    image, (height, width) = decoded.image, crop.resized
+    left = width - target[1] - crop.left if crop.mirrored else crop.left
+    rows, columns = slice(crop.top, crop.top + target[0]), slice(left, left + target[1])
+    if image.size == (width, height):
+        pixels = np.asarray(image)[rows, columns]
+    elif width * height > WASTE * target[0] * target[1] or image.height > REDUCTION * height:
+        x, y = image.width / width, image.height / height
+        box = (left * x, crop.top * y, min(columns.stop * x, image.width), min(rows.stop * y, image.height))
+        pixels = np.asarray(
+            image.resize(target[::-1], Image.Resampling.BICUBIC, box=box, reducing_gap=REDUCTION / 2)
+        )
+    else:  # torch resizes bytes with vector instructions, but knows no box
+        whole = torch.from_numpy(np.array(image)).movedim(-1, 0)[None]
+        scaled = F.interpolate(whole, (height, width), mode="bicubic", antialias=True)
+        pixels = scaled[0].movedim(0, -1).numpy()[rows, columns]
     return pixels[:, ::-1] if crop.mirrored else pixels
