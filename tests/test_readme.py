@@ -107,6 +107,27 @@ def test_the_commands_on_a_checkpoint_run_in_order(with_checkpoint):
     assert Path("single.safetensors").is_file()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:datasets")
+def test_the_commands_on_data_run_in_order(tmp_path, monkeypatch):
+    """As written, but on a few small images and measured for a moment."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    Path("photos/cat").mkdir(parents=True)
+    for i in range(4):
+        Image.new("RGB", (20, 16), (50 * i, 0, 0)).save(f"photos/cat/{i}.png")
+    images = [path.read_bytes() for path in sorted(Path("photos/cat").iterdir())]
+    datasets.Dataset.from_dict({"image": images, "text": ["a cat"] * 4}).to_parquet("photos.parquet")
+    lines = [line for line in SHELL if line.startswith("ldm-data")]
+    assert len(lines) == 4
+    for line in lines:
+        command, *arguments = shlex.split(line)
+        small = ["data.batch_size=2", "data.image_size=16", "seconds=0.01"] if "bench" in line else []
+        assert main_of(command)([*arguments, *small]) == 0, line
+    assert list(Path("shards").glob("*.tar"))
+    assert list(Path("hf").glob("*.tar"))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("code", [text for text in PYTHON if CHECKPOINT in text])
 def test_code_on_a_checkpoint_runs(code, with_checkpoint):
