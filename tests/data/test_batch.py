@@ -247,7 +247,9 @@ def test_every_config_gives_batches_of_the_contract(name, folders):
         return  # needs files: tests/data/test_cifar.py
     (batch,) = take(data, 1)
     size = cfg.data.image_size
-    assert list(batch) == ["image", "caption", "key", "visit"]
+    further = ["original_size", "crop"] if name == "laion" else []
+    assert list(batch) == ["image", "caption", "key", "visit", *further]
+    assert all(batch[key].shape == (cfg.data.batch_size, 2) for key in further)
     assert batch["image"].shape == (cfg.data.batch_size, 3, size, size)
     assert batch["image"].dtype == torch.float32
     assert batch["image"].abs().max() <= 1.0
