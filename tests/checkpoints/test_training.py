@@ -24,8 +24,8 @@ def run(stable_diffusion: Callable[..., LoadedModel], tmp_path: Path) -> tuple[P
     for name in ("backbone", "text_encoder"):
         for key, value in model.components[name].state_dict().items():
             state[f"ema.{name}.{key}"], state[f"nets.{name}.{key}"] = value, value + 1.0
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    path.parent.mkdir()
+    path = tmp_path / "checkpoints" / "step_00000007" / "state.ckpt"
+    path.parent.mkdir(parents=True)
     torch.save({"state_dict": state, "ldm": training_metadata(model.config, first.name)}, path)
     return path, model
 
@@ -42,6 +42,6 @@ def test_ema_weights_are_taken_unless_refused(run: tuple[Path, LoadedModel], ema
 
 
 def test_a_first_stage_that_is_gone_is_named(run: tuple[Path, LoadedModel]):
-    (run[0].parent.parent / "autoencoder.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"first stage of .*last\.ckpt is not at .*autoencoder"):
+    (run[0].parents[2] / "autoencoder.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"first stage of .*state\.ckpt is not at .*autoencoder"):
         load_model(run[0])

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import ldm
+from ldm.checkpoints.store import CheckpointStore
 from ldm.cli import sample, train
 from ldm.evaluation.report import read_metrics
 from ldm.guidance import APG
@@ -32,7 +33,8 @@ def finished(tmp_path_factory):
 
 
 def checkpoint(folder):
-    return torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True)
+    store = CheckpointStore(Path(folder) / "checkpoints")
+    return torch.load(store.path(store.newest()) / "state.ckpt", weights_only=True)
 
 
 def test_a_run_leaves_everything_that_the_readme_names(finished):
@@ -46,9 +48,10 @@ def test_a_run_leaves_everything_that_the_readme_names(finished):
         "reconstructions.png",
         "samples/prompts.png",
         "samples/all.png",
-        "checkpoints/last.ckpt",
+        "checkpoints/step_00000100/state.ckpt",
+        "checkpoints/step_00000100/manifest.json",
         "autoencoder/metrics.csv",
-        "autoencoder/checkpoints/last.ckpt",
+        "autoencoder/checkpoints/step_00000040/state.ckpt",
     ]:
         assert (finished / name).is_file(), name
     assert not list(finished.rglob("*.tmp"))
@@ -97,7 +100,7 @@ def test_a_training_checkpoint_samples_like_the_model(ema, finished):
     from ldm import Text2ImagePipeline
 
     model = Text2ImagePipeline.from_pretrained(finished / "model.safetensors")
-    path = finished / "checkpoints" / "last.ckpt"
+    path = finished / "checkpoints"
     training = Text2ImagePipeline.from_pretrained(path, ema=ema)
     assert training.config == model.config
     for name in ("backbone", "text_encoder", "autoencoder"):
@@ -124,7 +127,7 @@ def test_grids_of_training_and_pipeline_show_the_same_images(finished):
 
 def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
     folder = tmp_path / "run"
-    assert run(folder, "trainer.max_steps=37", "callbacks.checkpoint.every_n_train_steps=1000") == 0
+    assert run(folder, "trainer.max_steps=37", "callbacks.checkpoint.every_n_steps=1000") == 0
     assert checkpoint(folder)["global_step"] == 37
     for name in ("model.safetensors", "report.html"):
         (folder / name).unlink()
@@ -143,17 +146,34 @@ def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
     assert last[0] == last[1]
 
 
-def test_a_crashed_run_goes_on_bit_for_bit_from_its_last_checkpoint(finished, tmp_path):
-    """As after kill -9: only what the checkpoint callback wrote at step 30 is there."""
+def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
     folder = tmp_path / "run"
-    given = f"first_stage.checkpoint={finished}/autoencoder.safetensors"
-    every = ["callbacks.checkpoint.every_n_train_steps=30", "callbacks.checkpoint.filename=mid"]
-    assert run(folder, given, "trainer.max_steps=37", "evaluation.retrieval=1", *every) == 0
-    (folder / "checkpoints" / "mid.ckpt").replace(folder / "checkpoints" / "last.ckpt")
-    assert checkpoint(folder)["global_step"] == 30
-    assert run(folder, given, "evaluation.retrieval=1") == 0
+    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation.retrieval=1"]
+    assert run(folder, *given, "trainer.max_steps=60", "callbacks.checkpoint.every_n_steps=30") == 0
+    file = folder / "checkpoints" / "step_00000060" / "state.ckpt"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    assert run(folder, *given) == 0
+    said = (folder / "train.log").read_text()
+    assert "step_00000060 is passed over: state.ckpt is damaged" in said
+    assert "going on at step 30" in said
     ours, theirs = checkpoint(folder)["state_dict"], checkpoint(finished)["state_dict"]
     assert [key for key, value in theirs.items() if not torch.equal(ours[key], value)] == []
+
+
+def test_going_back_in_a_run_that_went_further_is_refused(finished, tmp_path, capsys):
+    folder = tmp_path / "run"
+    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation.retrieval=1"]
+    assert run(folder, *given, "trainer.max_steps=6", "callbacks.checkpoint.every_n_steps=3") == 0
+    first = folder / "checkpoints" / "step_00000003"
+    assert run(folder, *given, f"resume={first}") == 2
+    assert "goes on to step 6: choose another hydra.run.dir" in capsys.readouterr().err
+    assert run(tmp_path / "branch", *given, f"resume={first}", "trainer.max_steps=6") == 0
+    ours, theirs = checkpoint(folder)["state_dict"], checkpoint(tmp_path / "branch")["state_dict"]
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert run(folder, *given, "resume=never") == 2
+    assert "has checkpoints and resume=never" in capsys.readouterr().err
 
 
 def test_two_processes_train_as_one_and_wandb_has_a_run_for_each_stage(finished, tmp_path):
@@ -218,7 +238,7 @@ def test_a_mistake_is_one_line_and_status_2(override, says, tmp_path, capsys):
 
 
 def test_sample_grids_take_rules_and_weaker_nets(finished, tmp_path):
-    weak = finished / "checkpoints" / "last.ckpt"
+    weak = finished / "checkpoints"
     short = ["trainer.max_steps=2", f"first_stage.checkpoint={finished / 'autoencoder.safetensors'}"]
     for name, *more in (("apg",), ("interval",), ("autoguidance", f"weak_checkpoint={weak}")):
         assert run(tmp_path / name, f"guidance={name}", "sampling.guidance_scale=3", *short, *more) == 0

@@ -59,7 +59,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(workers, shards, first_
         more = ["trainer.max_steps=" + str(steps), f"data.num_workers={workers}"]
         assert run(parts, shards, first_stage, *more) == 0
     states = [
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        torch.load(folder / "checkpoints" / "step_00000012" / "state.ckpt", weights_only=True)["state_dict"]
         for folder in (whole, parts)
     ]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

@@ -13,6 +13,7 @@ from ldm.checkpoints import native, original
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel, Source, assemble
 from ldm.checkpoints.diffusers_folder import folder_source, is_diffusers_folder
 from ldm.checkpoints.names import in_single_file
+from ldm.checkpoints.store import of_training
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.checkpoints.training import is_training_checkpoint, training_source
 
@@ -35,7 +36,8 @@ def load_model(
 
     Args:
         path: a `.safetensors` of ours, a folder of diffusers, an original single file (`.safetensors` or
-            `.ckpt`), a training checkpoint of ours, or a hub id "owner/name"; the content tells which.
+            `.ckpt`), a training checkpoint of ours or a folder of them (the newest), or a hub id
+            "owner/name"; the content tells which.
         device: to put it on.
         dtype: of the floating-point weights; None keeps those of the file.
         variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.
@@ -59,6 +61,7 @@ def load_model(
 
 def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str | None, ema: bool) -> Source:
     """Config, files and names of the model at a path."""
+    path = of_training(path)
     if path.is_dir():
         if not is_diffusers_folder(path):
             raise ValueError(f"{path} is no folder of diffusers: it has no model_index.json (checkpoint)")

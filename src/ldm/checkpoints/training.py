@@ -12,14 +12,15 @@ from ldm.checkpoints.tensors import TensorFiles
 FORMAT = "ldm-training"
 
 
-def training_metadata(config: dict[str, Any], autoencoder: str | None) -> dict[str, str]:
+def training_metadata(config: dict[str, Any], autoencoder: str | None, run: str = "") -> dict[str, str]:
     """What a training checkpoint says of itself.
 
     Args:
         config: of the model in training, plain types only.
         autoencoder: path of the frozen first stage, which is not in the checkpoint; relative to the run.
+        run: the config of the whole run, as YAML.
     """
-    return {"format": FORMAT, "config": json.dumps(config), "autoencoder": autoencoder or ""}
+    return {"format": FORMAT, "config": json.dumps(config), "autoencoder": autoencoder or "", "run": run}
 
 
 def is_training_checkpoint(files: TensorFiles) -> bool:
@@ -31,7 +32,7 @@ def training_source(path: Path, files: TensorFiles, stack: ExitStack, ema: bool)
     """Config, files and names of the model in training.
 
     Args:
-        path: of the checkpoint, RUN/checkpoints/NAME.ckpt.
+        path: of the checkpoint, RUN/checkpoints/step_NUMBER/state.ckpt.
         files: it, opened.
         stack: keeps the first stage's file open.
         ema: take the EMA weights, not those in training.
@@ -45,7 +46,7 @@ def training_source(path: Path, files: TensorFiles, stack: ExitStack, ema: bool)
     trained = {name.partition(".")[0] for name in files.shapes}
     parts = {name: files for name in trained}
     if files.metadata.get("autoencoder"):
-        first = path.parent.parent / files.metadata["autoencoder"]
+        first = path.resolve().parents[2] / files.metadata["autoencoder"]
         if not first.is_file():
             raise FileNotFoundError(f"the first stage of {path} is not at {first} (checkpoint)")
         parts["autoencoder"] = stack.enter_context(TensorFiles([first]))

@@ -17,11 +17,13 @@ from torch import nn
 from ldm.checkpoints.construct import ALLOWED
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.native import save_model
+from ldm.checkpoints.store import CheckpointStore, resumable, state_of
 from ldm.checkpoints.training import training_metadata
 from ldm.cli.config import ConfigError, build
 from ldm.cli.summary import machine, revision
 from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining
+from ldm.training.checkpointing import Checkpoints
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.utils.device import has_bf16, set_threads
 from ldm.utils.files import write_text
@@ -59,6 +61,8 @@ def quieten_lightning() -> None:
     # the EMA twin is always in eval mode; batches of tensors in memory need no worker processes
     for message in (r"Found \d+ module\(s\) in eval mode", r"The '\w+' does not have many workers"):
         warnings.filterwarnings("ignore", message=message)
+    # our loaders start at the step's batch
+    warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.pytorch")
 
 
@@ -112,19 +116,12 @@ class Run:
             changes: to the trainer's config.
         """
         cfg = OmegaConf.merge(self.cfg, {"paths": {"run": str(folder)}, "trainer": changes})
-        checkpoint = folder / "checkpoints" / "last.ckpt"
-        if self.cfg.resume not in ("auto", "never"):
-            checkpoint = Path(self.cfg.resume)
-            if not checkpoint.is_file():
-                raise ConfigError(f"resume: no checkpoint at {checkpoint}")
-        elif checkpoint.is_file() and self.cfg.resume == "never":
-            raise ConfigError(f"resume: {checkpoint} exists and resume=never; choose another hydra.run.dir")
-        path = checkpoint if checkpoint.is_file() else None
+        path, step = self._checkpoint(folder)
         callbacks = [build(node) for node in cfg.callbacks.values()]
+        callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # it saves what the others did
         logger = [build(node) for node in cfg.logger.values()]
         trainer = build(cfg.trainer, callbacks=callbacks, logger=logger, precision=self._precision())
         if path is not None:
-            step = int(torch.load(path, weights_only=True, mmap=True, map_location="cpu")["global_step"])
             log.info("%s: going on at step %d of %s", module.stage, step, path)
             if step >= trainer.max_steps:
                 module.configure_model()
@@ -136,10 +133,27 @@ class Run:
             interrupted = any(getattr(callback, "interrupted", False) for callback in callbacks)
             if interrupted or trainer.global_step < trainer.max_steps:
                 raise KeyboardInterrupt
-            trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=False)
         for each in trainer.loggers:  # W&B would log the next stage into the same run
             if isinstance(each, WandbLogger):
                 each.experiment.finish()
+
+    def _checkpoint(self, folder: Path) -> tuple[Path | None, int]:
+        """What training goes on from, None for nothing, and its step."""
+        store = CheckpointStore(folder / "checkpoints")
+        if self.cfg.resume not in ("auto", "never"):
+            path, step = resumable(Path(self.cfg.resume))
+            if (later := max(store.steps(), default=-1)) > step:
+                raise ConfigError(
+                    f"resume: {folder} goes on to step {later}: choose another hydra.run.dir to branch off "
+                    f"at step {step}, or remove its later checkpoints"
+                )
+            return path, step
+        if store.steps() and self.cfg.resume == "never":
+            raise ConfigError(
+                f"resume: {folder} has checkpoints and resume=never; choose another hydra.run.dir"
+            )
+        newest = store.newest()
+        return (None, 0) if newest is None else (state_of(store.path(newest)), newest)
 
     def _precision(self) -> str:
         """The precision asked for; float32 in place of a bfloat16 that would only be emulated."""
@@ -219,7 +233,8 @@ class Run:
 
         module: LatentDiffusion = build(self.cfg.task, autoencoder=autoencoder)
         first_stage = "autoencoder.safetensors" if any(True for _ in autoencoder.parameters()) else None
-        module.metadata = training_metadata(self.model_config(), first_stage)
+        text = OmegaConf.to_yaml(self.cfg, resolve=True)
+        module.metadata = training_metadata(self.model_config(), first_stage, text)
         if self.cfg.weak_checkpoint is not None:
             weak = load_model(self.cfg.weak_checkpoint).components
             module.weak = (weak["text_encoder"].eval(), weak["backbone"].eval())

@@ -129,6 +129,10 @@ class OrderedData(pl.LightningDataModule):
         """Some training images."""
         raise TypeError(f"{type(self).__name__} does not define training_images")
 
+    def validation_samples(self, limit: int) -> Samples:
+        """At most `limit` samples never trained on; trained ones of a data set that holds none out."""
+        raise TypeError(f"{type(self).__name__} does not define validation_samples")
+
     def validation_images(self) -> Float[Tensor, "n 3 h w"]:
         """Images never trained on; the training images of a data set that holds none out."""
         return self.training_images(256)
@@ -198,6 +202,15 @@ class MemoryData(OrderedData):
         start = offset * self.batch_size + part * size
         keys = self._order(epoch)[start : start + size]
         return {**self.get(keys, epoch), "visit": torch.full_like(keys, epoch)}
+
+    def validation_keys(self) -> Int64[Tensor, " n"]:
+        """Keys of the samples held out, or of the training samples where there are none."""
+        return self.training_keys()
+
+    def validation_samples(self, limit: int) -> Samples:
+        """At most `limit` samples, as at their first visit."""
+        keys = self.validation_keys()
+        return self.get(keys[:limit], 0)
 
     def training_images(self, limit: int = 2048) -> Float[Tensor, "n 3 h w"]:
         """Training images as at their first visit, in the order of the keys."""

@@ -171,9 +171,14 @@ class EmojiData(MemoryData):
         """Images in [-1, 1] of emoji on backgrounds."""
         return compose(self.colour[key], self.opacity[key], self.colours[colour])
 
+    def validation_keys(self) -> Int64[Tensor, " n"]:
+        """Keys of the samples held out; of all trained on when there are none."""
+        trained = self.training_keys()
+        return self._validation if len(self._validation) else trained
+
     def validation_images(self) -> Float[Tensor, "n 3 h w"]:
         """The emoji held out for validation (or, without any, the trained ones) on white."""
-        keys = self._validation if len(self._validation) else self._keys
+        keys = self.validation_keys()
         return self.render(keys, torch.zeros_like(keys))
 
     def training_captions(self) -> list[tuple[int, str]]:

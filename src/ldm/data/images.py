@@ -74,7 +74,11 @@ class CaptionedImages(MemoryData):
             image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
         return {"image": to_float(image), "caption": [captions[k] for k in key.tolist()], "key": key}
 
+    def validation_keys(self) -> Int64[Tensor, " n"]:
+        """Keys of the samples held out; of all trained on when there are none."""
+        trained = self.training_keys()
+        return self._validation if len(self._validation) else trained
+
     def validation_images(self) -> Float[Tensor, "n 3 h w"]:
         """The images held out, or some trained ones when there are none."""
-        images, _ = self.held()
-        return to_float(images[(self._validation if len(self._validation) else self._keys)[:512]])
+        return to_float(self.held()[0][self.validation_keys()[:512]])

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 from ldm.diffusion import random
 from ldm.models.vae import AutoencoderKL, Posterior
 from ldm.training.ema import MovingAverage, twin_of
-from ldm.training.optim import LRSchedule, optimizer_and_schedule, parameters_of
+from ldm.training.flops import flops
+from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
@@ -100,13 +101,16 @@ class AutoencoderTraining(pl.LightningModule):
         self.ema = twin_of(self.net)
 
     def on_fit_start(self) -> None:
-        """At the first step of a run, starts the linear shortcut at the principal components of the data."""
+        """Moves the perceptual net to the device, readies the moving average."""
         for module in self._perceptual:
             module.to(self.device)
+        self._average = MovingAverage(self.ema, self.net, self.ema_decay)
+
+    def on_train_start(self) -> None:
+        """At a run's first step, known only now, starts the shortcut at the data's principal parts."""
         if self.global_step == 0 and self.net.patch_shortcut:
             self.net.init_shortcut(self.trainer.datamodule.training_images().to(self.device))
             self.ema.load_state_dict(self.net.state_dict())
-        self._average = MovingAverage(self.ema, self.net, self.ema_decay)
 
     def configure_optimizers(self) -> Any:
         """One optimizer for the autoencoder and, with an adversarial term, one for the discriminator."""
@@ -159,10 +163,25 @@ class AutoencoderTraining(pl.LightningModule):
         schedule = schedules[index] if isinstance(schedules, list) else schedules
         optimizer.zero_grad()
         self.manual_backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), self.gradient_clip)
+        agree = self.trainer.strategy.reduce_boolean_decision
+        norm, skipped = clip_or_drop(
+            parameters_of(optimizer), self.gradient_clip, bool(loss.isfinite()), agree
+        )
+        if index == 0:
+            self.gradient_norm, self.skipped = norm, skipped
         # Only the autoencoder's steps count as the run's steps.
         (optimizer if index == 0 else optimizer.optimizer).step()
         schedule.step()
+
+    def flops_per_image(self) -> int:
+        """FLOPs of training the autoencoder on an image: thrice a forward pass; no other term of the loss."""
+        size, make_net = self.trainer.datamodule.image_size, self._factories[0]
+
+        def forward() -> None:
+            net = make_net()
+            net.decode(net.encode(torch.zeros(1, 3, size, size)).mean)
+
+        return 3 * flops(forward)
 
     @torch.no_grad()
     def reconstruct(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ldm.checkpoints.tensors import TRAINING
 from ldm.diffusion import random
 from ldm.diffusion.brownian import step_noise
+from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.thresholding import thresholded
@@ -20,7 +21,8 @@ from ldm.diffusion.timesteps import times_of
 from ldm.guidance import CFG, Branch, Branches, drop_captions
 from ldm.models.text_encoder import TextEncoder
 from ldm.training.ema import MovingAverage, twin_of
-from ldm.training.optim import LRSchedule, optimizer_and_schedule, parameters_of
+from ldm.training.flops import flops, flops_of_method
+from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 
 
 class LatentCache:
@@ -100,6 +102,8 @@ class LatentDiffusion(pl.LightningModule):
         self.sample_posterior, self.image_size, self.seed = sample_posterior, image_size, seed
         self._cache = LatentCache() if cache_latents else None
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
+        self.gradient_norm, self.skipped = torch.tensor(0.0), False  # of the last step
+        self._sound = torch.tensor(True)  # whether all losses of the step begun are finite
         self.weak: tuple[Any, ...] | None = (
             None  # text encoder and backbone of a weaker model, for sample grids
         )
@@ -141,9 +145,15 @@ class LatentDiffusion(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips the norm of all gradients; Lightning's own refuses fused optimizers in bf16-mixed."""
-        if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(parameters_of(optimizer), gradient_clip_val)
+        """Clips the norm of all gradients, or drops a step that is not finite, on all ranks.
+
+        Lightning's own clipping refuses fused optimizers in bf16-mixed.
+        """
+        agree = self.trainer.strategy.reduce_boolean_decision
+        self.gradient_norm, self.skipped = clip_or_drop(
+            parameters_of(optimizer), gradient_clip_val, bool(self._sound), agree
+        )
+        self._sound = torch.tensor(True)
 
     def on_fit_start(self) -> None:
         """Moves the frozen nets to the device, learns the vocabulary, readies the moving average."""
@@ -181,12 +191,60 @@ class LatentDiffusion(pl.LightningModule):
         noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
         t = self.times(key, visit)
         losses = self.diffusion.loss(lambda x_t, s: self.nets["backbone"](x_t, s, cond), x0, noise, t)
+        self._sound = self._sound.to(losses.device) & losses.detach().isfinite().all()
         return {"loss": losses.mean(), "loss_per_sample": losses.detach(), "t": t, "key": key}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step, then the EMA twin follows: before any callback saves or draws, once per accumulation."""
         super().optimizer_step(*args, **kwargs)
         self._average.update(self.global_step + 1)
+
+    @torch.no_grad()
+    def validation_losses(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        captions: list[str],
+        u: Float[Tensor, " b"],
+        draw: Int64[Tensor, " b"],
+        seed: int,
+    ) -> Float[Tensor, " b"]:
+        """Losses of the EMA weights, without caption dropout, for numbered draws.
+
+        Args:
+            image: in [-1, 1].
+            captions: of the images.
+            u: uniform numbers that make the times as in training.
+            draw: numbers of the draws; latents and noise are functions of (seed, draw).
+            seed: of the draws.
+        """
+        posterior = self.autoencoder.encode(image)
+        latent = posterior.mean
+        if self.sample_posterior:
+            latent = posterior.sample(random.normal(seed, "validation_posterior", draw, 0, latent.shape[1:]))
+        x0 = self.autoencoder.normalise(latent)
+        cond = self.text_encoder(self.ema).encode(captions)
+        noise = random.normal(seed, "validation_noise", draw, 0, x0.shape[1:])
+        t = self.time_sampling(u, self.diffusion.schedule)
+        return self.diffusion.loss(lambda x_t, s: self.ema["backbone"](x_t, s, cond), x0, noise, t)
+
+    def flops_per_image(self) -> int:
+        """FLOPs of training on an image: thrice a forward of the nets trained, once one of the frozen."""
+        make_text, make_backbone = self._factories
+        size = self.image_size // self.autoencoder.downscale
+        shape = (1, self.autoencoder.latent_channels, size, size)
+
+        def words() -> Conditioning:
+            return make_text().encode(["a word"])
+
+        def denoise() -> None:
+            make_backbone()(torch.zeros(shape), torch.zeros(1), words())
+
+        text = flops(words)
+        trained = flops(denoise) - (0 if "text_encoder" in self.nets else text)
+        frozen = 0 if "text_encoder" in self.nets else text
+        if self._cache is None:
+            frozen += flops_of_method(self.autoencoder, "encode", (1, 3, self.image_size, self.image_size))
+        return 3 * trained + frozen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what is needed to sample from the checkpoint."""

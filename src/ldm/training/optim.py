@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -46,6 +48,35 @@ class LRSchedule:
 def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
     """All parameters of an optimizer; walking its modules at each step takes milliseconds."""
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+@torch.no_grad()
+def clip_or_drop(
+    parameters: list[nn.Parameter], max_norm: float | None, sound: bool, agree: Callable[[bool], bool]
+) -> tuple[Tensor, bool]:
+    """Clips the norm of all gradients, or takes the gradients away if the step is not to be made.
+
+    Optimizers leave a parameter without gradient, and its state, as it is.
+
+    Args:
+        parameters: of the optimizer.
+        max_norm: largest norm; None clips nothing.
+        sound: whether this rank's losses are finite.
+        agree: whether something holds on all ranks.
+
+    Returns: the norm before clipping, (), and whether the step is skipped.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    if not agree(sound and bool(norm.isfinite())):
+        for p in parameters:
+            p.grad = None
+        return norm, True
+    if max_norm:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm, False
 
 
 def optimizer_and_schedule(

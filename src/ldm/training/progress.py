@@ -21,7 +21,7 @@ FIRST_SECONDS = 3.0  # a first line, and with it an ETA, comes early
 
 
 class TrainingProgress(pl.Callback):
-    """Shows stage, step, mean loss since the last look, images/s and time left; logs images per second.
+    """Shows stage, step, mean loss since the last look, images/s and time left.
 
     Args:
         every_seconds: interval of plain lines where the output is no terminal.
@@ -34,8 +34,8 @@ class TrainingProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the bar and the clock."""
         self._stage, self._batch_size = str(pl_module.stage), int(pl_module.batch_size)
-        self._start = self._shown = self._logged = time.perf_counter()
-        self._first = self._logged_step = trainer.global_step
+        self._start = self._shown = time.perf_counter()
+        self._first = trainer.global_step
         self._loss, self._batches = 0.0, 0
         if trainer.is_global_zero and sys.stderr.isatty():
             columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[about]}")
@@ -55,11 +55,6 @@ class TrainingProgress(pl.Callback):
         now, step = time.perf_counter(), trainer.global_step
         if trainer.is_global_zero:  # accumulated on the device: reading it would wait for the step
             self._loss, self._batches = self._loss + outputs["loss"], self._batches + 1
-        if step % trainer.log_every_n_steps == 0 and step > self._logged_step:
-            speed: float = self._batch_size * (step - self._logged_step) / (now - self._logged)
-            for logger in trainer.loggers:
-                logger.log_metrics({"images_per_second": speed}, step=step)
-            self._logged, self._logged_step = now, step
         interval = 0.25 if self._bar else self.every_seconds
         if self._shown == self._start:
             interval = min(interval, FIRST_SECONDS)
