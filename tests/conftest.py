@@ -1,5 +1,6 @@
 """Tests need no network, no login and no leftover of the shell they are started from."""
 
+import logging
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -33,6 +34,22 @@ def _restores_environment(monkeypatch):
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _restores_logging():
+    """Handlers that a command set up do not outlive its test: their streams are pytest's, closed by then."""
+    root = logging.getLogger()
+
+    def clear():
+        for handler in root.handlers[:]:
+            if type(handler) in (logging.StreamHandler, logging.FileHandler):
+                root.removeHandler(handler)
+                handler.close()
+
+    clear()
+    yield
+    clear()
 
 
 def draw_config(family: str, seed: int) -> dict[str, Any]:
