@@ -4,24 +4,10 @@ The processes are those of experiments/exact_resume/kills.py.
 """
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
 from ldm.evaluation.report import read_metrics
-
-FOLDER = Path(__file__).parents[2] / "experiments" / "exact_resume"
-
-
-@pytest.fixture(scope="module")
-def kills():
-    """The study's module, importable by the processes that it starts."""
-    sys.path.insert(0, str(FOLDER))
-    import kills
-
-    yield kills
-    sys.path.remove(str(FOLDER))
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,8 @@ class Run:
                 module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
                 return
             data.resume(step)
+        for each in logger:
+            each.log_hyperparams({**plain(self.cfg), **revision()})
         with self.timed(module.stage):
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             interrupted = any(getattr(callback, "interrupted", False) for callback in callbacks)
