@@ -21,6 +21,7 @@ from ldm.checkpoints.store import CheckpointStore, resumable, state_of
 from ldm.checkpoints.training import training_metadata
 from ldm.cli.config import ConfigError, build
 from ldm.cli.summary import machine, revision
+from ldm.data.laion import LaionData
 from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.checkpointing import Checkpoints
@@ -243,6 +244,8 @@ class Run:
         self.fit(module, data, self.dir, {})
         if not self._is_main_process():
             return
+        if isinstance(data, LaionData):
+            self.summary["bad_samples"] = data.quarantine.by_cause()
         path = self.dir / "model.safetensors"
         save_model(path, module.components(), self.model_config(), dtype=torch.float16)
         self.summary["latent_diffusion"] = {
