@@ -143,7 +143,8 @@ class Run:
     def _checkpoint(self, folder: Path) -> tuple[Path | None, int]:
         """What training goes on from, None for nothing, and its step."""
         store = CheckpointStore(folder / "checkpoints")
-        if self.cfg.resume not in ("auto", "never"):
+        run = self._resumed_run()
+        if run is not None and (run.name == "autoencoder") == (folder.name == "autoencoder"):
             path, step = resumable(Path(self.cfg.resume))
             if (later := max(store.steps(), default=-1)) > step:
                 raise ConfigError(
@@ -157,6 +158,13 @@ class Run:
             )
         newest = store.newest()
         return (None, 0) if newest is None else (state_of(store.path(newest)), newest)
+
+    def _resumed_run(self) -> Path | None:
+        """Directory of the run, or of its first stage, that has the checkpoint named by `resume`."""
+        if self.cfg.resume in ("auto", "never"):
+            return None
+        path, _ = resumable(Path(self.cfg.resume))
+        return (path if path.is_dir() else path.parent).resolve().parents[1]
 
     def _precision(self) -> str:
         """The precision asked for; float32 in place of a bfloat16 that would only be emulated."""
@@ -172,8 +180,10 @@ class Run:
         stage = self.cfg.first_stage
         folder = self.dir / "autoencoder"
         saved = self.dir / "autoencoder.safetensors"
-        if stage.checkpoint is not None or saved.is_file():
-            loaded = load_model(Path(stage.checkpoint or saved))
+        run = self._resumed_run()  # one that branches off takes the first stage with it
+        there = [path for path in (saved, run and run / saved.name) if path is not None and path.is_file()]
+        if stage.checkpoint is not None or there:
+            loaded = load_model(Path(stage.checkpoint or there[0]))
             self.autoencoder_node = loaded.config["autoencoder"]
             net = loaded.components["autoencoder"]
             if not saved.is_file() and self._is_main_process():  # the run then holds all of its model
