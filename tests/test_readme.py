@@ -117,7 +117,9 @@ def test_the_commands_on_a_run_run_in_order(tmp_path, monkeypatch):
     for line in lines:
         command, *arguments = shlex.split(line)
         small = ["first_stage.max_steps=2", "evaluation.retrieval=1"] if command == "ldm-train" else []
-        assert main_of(command)([*arguments, *small, *(["threads=1"] if "convert" not in command else [])]) == 0
+        assert (
+            main_of(command)([*arguments, *small, *(["threads=1"] if "convert" not in command else [])]) == 0
+        )
     assert list(Path("outputs").glob("*.png"))
     assert Path("mine.safetensors").is_file()
     assert Path("runs/branch/checkpoints/step_00000120").is_dir()

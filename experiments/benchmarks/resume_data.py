@@ -1,8 +1,8 @@
 """How long does the data of a run take to go on at a step, and how long does webdataset take to skip there?
 
-An index of 10^6 samples in 200 shards; each shard is the same file of 5,000 small samples, so that all can be
-opened. A row is a position: images already seen. The index is mapped and filtered once (first line); from then
-on a position costs the search for its samples, the opening of their shards and the reading of one sample.
+An index of 10^6 samples in 200 shards; each shard is the same file of 5,000 small samples, so that all can
+be opened. A row is a position: images already seen. The index is mapped and filtered once (first line); from
+then on a position costs the search for its samples, the opening of a shard and the reading of one sample.
 The peer skips the samples before it, as resuming a stream of tar shards means; it is measured over one shard
 and, past that, given as so much for each sample.
 
@@ -85,7 +85,9 @@ def main() -> None:
             return data
 
         starts = statistics.median(seconds(opened) for _ in range(rounds))
-        print(f"index of {SHARDS * EACH:,} samples opened, filtered and laid out: {1e3 * starts:.0f} ms, once")
+        print(
+            f"index of {SHARDS * EACH:,} samples opened, filtered and laid out: {1e3 * starts:.0f} ms, once"
+        )
         stream = webdataset.WebDataset(str(folder / "one.tar"), shardshuffle=False, empty_check=False)
         skipped = statistics.median(seconds(lambda: list(islice(iter(stream), EACH))) for _ in range(rounds))
         print(f"{'images seen':>15} {'ldm, ms':>10} {'webdataset skips, s':>20} {'ratio':>10}")

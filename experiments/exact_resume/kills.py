@@ -38,6 +38,7 @@ TINY = [
     "callbacks.validation.draws=8",
     "callbacks.validation.strata=4",
     "sampling.num_inference_steps=2",
+    "backbone.dropout=0.1",
     "evaluation.retrieval=0",
 ]
 STAGE_OF_ITS_OWN = ["first_stage.max_steps=9"]

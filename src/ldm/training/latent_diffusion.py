@@ -19,6 +19,7 @@ from ldm.diffusion.thresholding import thresholded
 from ldm.diffusion.time_draws import LowDiscrepancy, TimeDraws
 from ldm.diffusion.timesteps import times_of
 from ldm.guidance import CFG, Branch, Branches, drop_captions
+from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.text_encoder import TextEncoder
 from ldm.training.ema import MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method
@@ -126,6 +127,7 @@ class LatentDiffusion(pl.LightningModule):
         if not text.trainable:
             self._frozen = (self.autoencoder, text.requires_grad_(False).eval())
         self.ema = twin_of(self.nets)
+        self._dropouts = dropouts_of(self.nets)
 
     def text_encoder(self, of: nn.ModuleDict) -> TextEncoder:
         """The text encoder among the trained nets (or their EMA twins), or the frozen one."""
@@ -190,6 +192,7 @@ class LatentDiffusion(pl.LightningModule):
         cond = self.text_encoder(self.nets).encode(drop_captions(batch["caption"], self.caption_dropout, u))
         noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
         t = self.times(key, visit)
+        give_keys(self._dropouts, self.seed, key, visit)
         losses = self.diffusion.loss(lambda x_t, s: self.nets["backbone"](x_t, s, cond), x0, noise, t)
         self._sound = self._sound.to(losses.device) & losses.detach().isfinite().all()
         return {"loss": losses.mean(), "loss_per_sample": losses.detach(), "t": t, "key": key}
