@@ -217,7 +217,7 @@ def test_patterns_are_expanded(folder):
         "s3://b/02.tar",
         "x.tar",
     ]
-    with pytest.raises(FileNotFoundError, match=r"no tar shards found \(data.shards\)"):
+    with pytest.raises(FileNotFoundError, match=r"no tar shards at .* \(data.shards\)"):
         LaionData(shards=str(folder / "none*.tar"), batch_size=2).batch(0)
 
 
