@@ -21,7 +21,7 @@ from ldm.diffusion.timesteps import times_of
 from ldm.guidance import CFG, Branch, Branches, drop_captions
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.text_encoder import TextEncoder
-from ldm.training.ema import MovingAverage, twin_of
+from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 
@@ -60,7 +60,7 @@ class LatentDiffusion(pl.LightningModule):
         lr_schedule: learning-rate factor of the images seen.
         batch_size: global batch size, images per step.
         caption_dropout: probability of training on the empty caption.
-        ema_decay: limit of the EMA's decay per step.
+        ema_images: horizon of the EMA: the images over which it forgets to 1/e.
         cache_latents: encode each (key, caption) once; only right when the image is a function of the two.
         sample_posterior: draw the latent from the posterior rather than take its mean.
         image_size: height and width of the images, for sampling.
@@ -82,7 +82,7 @@ class LatentDiffusion(pl.LightningModule):
         lr_schedule: LRSchedule,
         batch_size: int,
         caption_dropout: float = 0.1,
-        ema_decay: float = 0.999,
+        ema_images: int = 32_000,
         cache_latents: bool = False,
         sample_posterior: bool = True,
         image_size: int = 32,
@@ -99,7 +99,7 @@ class LatentDiffusion(pl.LightningModule):
         self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
         self.time_draws = time_draws or LowDiscrepancy()
         self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
-        self.caption_dropout, self.ema_decay = caption_dropout, ema_decay
+        self.caption_dropout, self.horizon = caption_dropout, Horizon(images=ema_images)
         self.sample_posterior, self.image_size, self.seed = sample_posterior, image_size, seed
         self._cache = LatentCache() if cache_latents else None
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
@@ -163,7 +163,7 @@ class LatentDiffusion(pl.LightningModule):
             net.to(self.device)
         for nets in (self.nets, self.ema):
             self.text_encoder(nets).learn_vocabulary(self.trainer.datamodule.captions)
-        self._average = MovingAverage(self.ema, self.nets, self.ema_decay)
+        self._average = MovingAverage(self.ema, self.nets, self.horizon)
 
     @torch.no_grad()
     def latents(self, batch: dict[str, Any]) -> Float[Tensor, "b c h w"]:
@@ -200,7 +200,8 @@ class LatentDiffusion(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step, then the EMA twin follows: before any callback saves or draws, once per accumulation."""
         super().optimizer_step(*args, **kwargs)
-        self._average.update(self.global_step + 1)
+        before = self.global_step * self.batch_size  # the step counts once this hook has ended
+        self._average.update(before, before + self.batch_size)
 
     @torch.no_grad()
     def validation_losses(
