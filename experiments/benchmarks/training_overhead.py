@@ -30,6 +30,7 @@ def config(folder: str):
     register_resolvers()
     overrides = [
         "experiment=tiny",
+        "ema=null",
         "data.batch_size=4",
         "autoencoder=identity",
         "backbone.channels=[8,8]",

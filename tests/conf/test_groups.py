@@ -34,6 +34,7 @@ GROUPS = [
     "callbacks",
     "data",
     "debug",
+    "ema",
     "evaluation",
     "experiment",
     "first_stage",
