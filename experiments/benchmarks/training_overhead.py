@@ -30,7 +30,8 @@ def config(folder: str):
     register_resolvers()
     overrides = [
         "experiment=tiny",
-        "ema=null",
+        "~callbacks.ema",
+        "task.power_ema=[]",
         "data.batch_size=4",
         "autoencoder=identity",
         "backbone.channels=[8,8]",

@@ -25,7 +25,7 @@ def compare(kills, runner, tmp_path, count, seed, *more, accumulate=1):
     assert sum(fallen.values()) == count
     for run in runs:
         assert kills.differences(tmp_path / "alone", run) == dict.fromkeys(
-            ("parameters", "EMA", "optimizer", "logged numbers", "pictures", "model"), 0
+            ("parameters", "EMA", "optimizer", "logged numbers", "pictures", "EMA snapshots", "model"), 0
         )
     return fallen
 
