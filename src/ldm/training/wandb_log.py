@@ -5,7 +5,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -45,26 +44,23 @@ class WandbLog(WandbLogger):
         """Sends what W&B does not have."""
         step = step or 0
         if self._start is None:
-            self._start = self._catch_up(step)
+            self._start = self.experiment.starting_step
+            self._catch_up(step)
         if step >= self._start:
-            self._send(metrics, step)
+            self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
 
-    def _send(self, metrics: Any, step: int) -> None:
-        self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
-
-    def _catch_up(self, step: int) -> int:
-        """Sends what is missing before a step. Returns: the first step that W&B does not have."""
-        start: int = self.experiment.starting_step
+    def _catch_up(self, step: int) -> None:
+        """Sends what is missing before a step."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.path, json.dumps({"id": self.run_id}))
         pictures = {int(p.stem.removeprefix("step_")): p for p in self.folder.glob("samples/step_*.png")}
         rows = read_rows(self.folder / "metrics.csv")
-        for there in sorted(s for s in rows.keys() | pictures.keys() if start <= s < step):
-            picture = {"samples": [wandb.Image(str(pictures[there]))]} if there in pictures else {}
-            self._send(rows.get(there, {}) | picture, there)
+        for there in sorted(s for s in rows.keys() | pictures.keys() if s < step):
+            self.log_metrics(rows.get(there, {}), there)
+            if there in pictures:
+                self.log_image(key="samples", images=[str(pictures[there])], step=there)
         if self.is_offline:
             self._supersede()
-        return start
 
     def _supersede(self) -> None:
         """Renames the folders of offline runs that this one repeats."""
