@@ -142,6 +142,11 @@ class LatentDiffusion(pl.LightningModule):
         return text
 
     @property
+    def twins(self) -> list[nn.Module]:
+        """The averages that follow the nets: the EMA, then those over power functions."""
+        return [self.ema, *self.power_averages.values()]
+
+    @property
     def power_averages(self) -> dict[float, nn.Module]:
         """The averages over power functions, by their sigma_rel."""
         names = [power.sigma_rel for power in self._power_functions]
@@ -173,11 +178,10 @@ class LatentDiffusion(pl.LightningModule):
         """Moves the frozen nets to the device, learns the vocabulary, readies the moving average."""
         for net in (*self._frozen, *(self.weak or ())):
             net.to(self.device)
-        twins = [self.ema, *self.power_averages.values()]
-        for nets in (self.nets, *twins):
+        for nets in (self.nets, *self.twins):
             self.text_encoder(nets).learn_vocabulary(self.trainer.datamodule.captions)
         decays = [self.horizon, *self._power_functions]
-        self._averages = [MovingAverage(t, self.nets, d) for t, d in zip(twins, decays, strict=True)]
+        self._averages = [MovingAverage(t, self.nets, d) for t, d in zip(self.twins, decays, strict=True)]
 
     @torch.no_grad()
     def latents(self, batch: dict[str, Any]) -> Float[Tensor, "b c h w"]:
