@@ -168,6 +168,17 @@ def test_a_budget_that_is_too_small_is_one_line_and_status_2(finished, tmp_path,
     assert not (tmp_path / "run" / "ema").exists()
 
 
+def test_other_averages_than_those_of_the_checkpoint_are_refused(finished, tmp_path, capsys):
+    """With what they would hold of the training before, they would be none of the widths asked for."""
+    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors"]
+    resume = f"resume={finished}/checkpoints/step_00000040"
+    for changes in (["task.power_ema=[0.05,0.2]"], ["task.power_ema=[]", "~callbacks.ema"]):
+        steps = "trainer.max_steps=41"
+        assert train.main([*SHORT, *given, resume, steps, f"hydra.run.dir={tmp_path}/run", *changes]) == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "power_ema cannot change while a run goes on: the checkpoint has [0.05, 0.1], got" in last
+
+
 def test_the_config_in_a_snapshot_is_plain_and_says_its_step(finished):
     from ldm.checkpoints.snapshots import read_snapshots
 

@@ -270,9 +270,19 @@ class LatentDiffusion(pl.LightningModule):
         return 3 * trained + frozen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what is needed to sample from the checkpoint."""
+        """Adds what is needed to sample from the checkpoint, and which averages it holds."""
+        checkpoint["power_ema"] = list(self.power_averages)
         if self.metadata is not None:
             checkpoint[TRAINING] = self.metadata
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses other averages than those of the checkpoint: they are of all the training so far."""
+        kept, asked = checkpoint.get("power_ema", []), list(self.power_averages)
+        if kept != asked:
+            raise ValueError(
+                f"power_ema cannot change while a run goes on: the checkpoint has {kept}, got {asked} "
+                "(task.power_ema, ema)"
+            )
 
     @torch.no_grad()
     def sample_images(self, captions: list[str], seed: int) -> Tensor:
