@@ -20,7 +20,13 @@ GOOD = {
     "sampling": {"guidance_scale": 3.0, "guidance": {"_target_": "ldm.guidance.cfg.CFG"}},
 }
 TEXT = "ldm.models.text_encoder"
+ADAPTERS = {"_target_": "ldm.models.lora.LoRA"}
 BROKEN = [
+    ({"adapters": ADAPTERS}, "init_checkpoint: adapters need the checkpoint that they are for, got none"),
+    (
+        {"adapters": ADAPTERS, "init_checkpoint": "a", "first_stage.checkpoint": "b"},
+        "first_stage.checkpoint: must be null with adapters, which are for all of init_checkpoint, got b",
+    ),
     (
         {"diffusion.prediction._target_": "ldm.diffusion.prediction.Epsilon"},
         "diffusion.prediction: eps cannot be used with the zero terminal SNR of diffusion.schedule",

@@ -97,9 +97,9 @@ def _write_adapters(source: Path, target: Path, dtype: torch.dtype | None, ema: 
     """The adapters in a training checkpoint as a file of diffusers'."""
     with TensorFiles([of_training(source)]) as files:
         config = json.loads(files.metadata.get("config", "{}")) if is_training_checkpoint(files) else {}
-        if "lora" not in config:
+        if "adapters" not in config:
             raise ValueError(f"format=lora is for training checkpoints of adapters, not for {source} (input)")
-        updates = stored_updates(files, config["lora"], "ema." if ema else "nets.")
+        updates = stored_updates(files, config["adapters"], "ema." if ema else "nets.")
         save_lora(target, updates, config["backbone"], dtype)
 
 

@@ -20,7 +20,7 @@ def training_metadata(
     """What a training checkpoint says of itself.
 
     Args:
-        config: of the model in training, plain types only; with a node "lora" if adapters are trained.
+        config: of the model in training, plain types only; with a node "adapters" if adapters are trained.
         autoencoder: path of the frozen first stage, which is not in the checkpoint; relative to the run.
         run: the config of the whole run, as YAML.
         base: of fine-tuning, the checkpoint that the run started from; nets that it does not train are there.
@@ -48,7 +48,7 @@ def training_source(path: Path, files: TensorFiles, stack: ExitStack, ema: bool)
     config = config_of(files.metadata | {"format": "ldm"})
     assert config is not None
     base, prefix = files.metadata.get("base"), "ema." if ema else "nets."
-    if (node := config.pop("lora", None)) is not None:
+    if (node := config.pop("adapters", None)) is not None:
         updates = stored_updates(files, node, prefix)
         return Source(path=path, config=config, files={}, names=own_names, base=base, updates=updates)
     files.rename(lambda name: name.removeprefix(prefix) if name.startswith(prefix) else None)

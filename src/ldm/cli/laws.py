@@ -158,6 +158,18 @@ def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
     return None
 
 
+def adapters_need_a_base(cfg: DictConfig) -> str | None:
+    """Adapters are trained for the nets of one checkpoint, its autoencoder among them."""
+    if not _first(cfg, "adapters._target_")[0]:
+        return None
+    if _first(cfg, "init_checkpoint")[1] is None:
+        return "init_checkpoint: adapters need the checkpoint that they are for, got none"
+    key, value = _first(cfg, "first_stage.checkpoint")
+    if value is not None:
+        return f"{key}: must be null with adapters, which are for all of init_checkpoint, got {value}"
+    return None
+
+
 LAWS: tuple[Law, ...] = (
     eps_needs_noise_below_one,
     latent_channels_fit,
@@ -167,6 +179,7 @@ LAWS: tuple[Law, ...] = (
     cached_latents_stay,
     buckets_fit_the_nets,
     autoguidance_needs_a_weaker_net,
+    adapters_need_a_base,
 )
 
 

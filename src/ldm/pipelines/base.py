@@ -119,7 +119,7 @@ class Pipeline:
         """Merges low-rank adapters into the nets; returns the pipeline. Several may be merged in turn.
 
         Args:
-            path: a file as diffusers (PEFT), kohya's scripts or `ldm-train lora=attention` write it.
+            path: a file as diffusers (PEFT), kohya's scripts or `ldm-train adapters=lora` write it.
             scale: of the adapters; 1 adds them as they were trained.
 
         Raises: FileNotFoundError; ValueError if a tensor of the file belongs to no layer or does not fit.

@@ -85,6 +85,11 @@ class AutoencoderTraining(pl.LightningModule):
         self.adversarial_start, self.gradient_clip = adversarial_start, gradient_clip
         self.ema_decay, self.seed = ema_decay, seed
         self._perceptual: tuple[nn.Module, ...] = ()
+        self._initial: nn.Module | None = None  # whose weights this run starts from
+
+    def start_from(self, net: nn.Module) -> None:
+        """Lets the autoencoder begin with the weights of another."""
+        self._initial = net
 
     def configure_model(self) -> None:
         """Builds the nets once, from the run's seed."""
@@ -94,6 +99,8 @@ class AutoencoderTraining(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.net = make_net()
+            if self._initial is not None:
+                self.net.load_state_dict(self._initial.state_dict())
             if make_discriminator is not None:
                 self.discriminator = make_discriminator()
         if make_perceptual is not None:
@@ -108,7 +115,7 @@ class AutoencoderTraining(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """At a run's first step, known only now, starts the shortcut at the data's principal parts."""
-        if self.global_step == 0 and self.net.patch_shortcut:
+        if self.global_step == 0 and self.net.patch_shortcut and self._initial is None:
             self.net.init_shortcut(self.trainer.datamodule.training_images().to(self.device))
             self.ema.load_state_dict(self.net.state_dict())
 

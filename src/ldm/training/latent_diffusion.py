@@ -19,6 +19,8 @@ from ldm.diffusion.thresholding import thresholded
 from ldm.diffusion.time_draws import LowDiscrepancy, TimeDraws
 from ldm.diffusion.timesteps import times_of
 from ldm.guidance import CFG, Branch, Branches, drop_captions
+from ldm.guidance.base import Backbone
+from ldm.models.lora import AdaptedNet, LoRA
 from ldm.models.text_encoder import TextEncoder
 from ldm.training.ema import MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method
@@ -63,6 +65,7 @@ class LatentDiffusion(pl.LightningModule):
         cache_latents: encode each (key, caption) once; only right when the image is a function of the two.
         sample_posterior: draw the latent from the posterior rather than take its mean.
         image_size: height and width of the images, for sampling.
+        adapters: makes adapters of the backbone, which alone are trained then; None trains the nets.
         seed: of all draws.
     """
 
@@ -86,6 +89,7 @@ class LatentDiffusion(pl.LightningModule):
         sample_posterior: bool = True,
         image_size: int = 32,
         time_draws: TimeDraws | None = None,
+        adapters: Callable[[nn.Module], LoRA] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -94,7 +98,10 @@ class LatentDiffusion(pl.LightningModule):
                 f"caption_dropout must be in [0, 1), got {caption_dropout} (task.caption_dropout)"
             )
         self._frozen: tuple[Any, ...] = (autoencoder.requires_grad_(False).eval(),)
-        self._factories = (text_encoder, backbone)
+        self._factories, self._make_adapters = (text_encoder, backbone), adapters
+        self._initial: dict[str, nn.Module] = {}  # nets whose weights this run starts from
+        self._knows_words = False  # whether the text encoder's vocabulary is a given one
+        self._adapted: AdaptedNet | None = None
         self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
         self.time_draws = time_draws or LowDiscrepancy()
         self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
@@ -113,6 +120,12 @@ class LatentDiffusion(pl.LightningModule):
         """The frozen first stage."""
         return self._frozen[0]
 
+    def start_from(self, components: dict[str, nn.Module]) -> None:
+        """Lets text encoder and backbone begin with the weights of those in `components`."""
+        names = {"text_encoder", "backbone"} & components.keys()
+        self._initial = {name: components[name] for name in names}
+        self._knows_words = "text_encoder" in names
+
     def configure_model(self) -> None:
         """Builds the trainable nets and their EMA twin once, from the run's seed."""
         if hasattr(self, "nets"):
@@ -120,10 +133,17 @@ class LatentDiffusion(pl.LightningModule):
         make_text, make_backbone = self._factories
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            text = make_text()
-            trainable = {"text_encoder": text} if text.trainable else {}
-            self.nets = nn.ModuleDict({**trainable, "backbone": make_backbone()})
-        if not text.trainable:
+            text, backbone = make_text(), make_backbone()
+            for net, name in ((text, "text_encoder"), (backbone, "backbone")):
+                if name in self._initial:
+                    net.load_state_dict(self._initial.pop(name).state_dict())
+            trains_text = text.trainable and self._make_adapters is None
+            trainable = {"text_encoder": text} if trains_text else {}
+            if self._make_adapters is not None:
+                adapters = self._make_adapters(backbone)
+                self._adapted, backbone = AdaptedNet(backbone, adapters), adapters
+            self.nets = nn.ModuleDict({**trainable, "backbone": backbone})
+        if not trains_text:
             self._frozen = (self.autoencoder, text.requires_grad_(False).eval())
         self.ema = twin_of(self.nets)
 
@@ -132,6 +152,10 @@ class LatentDiffusion(pl.LightningModule):
         text = of["text_encoder"] if "text_encoder" in of else self._frozen[1]
         assert isinstance(text, TextEncoder)
         return text
+
+    def backbone(self, of: nn.ModuleDict) -> Backbone:
+        """The denoising net among the trained nets (or their EMA twins), or the frozen one with these."""
+        return of["backbone"] if self._adapted is None else self._adapted.using(of["backbone"])
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW or what the config says, with the schedule in images."""
@@ -157,9 +181,10 @@ class LatentDiffusion(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Moves the frozen nets to the device, learns the vocabulary, readies the moving average."""
-        for net in (*self._frozen, *(self.weak or ())):
+        adapted = () if self._adapted is None else (self._adapted.net,)
+        for net in (*self._frozen, *(self.weak or ()), *adapted):
             net.to(self.device)
-        for nets in (self.nets, self.ema):
+        for nets in () if self._knows_words else (self.nets, self.ema):
             self.text_encoder(nets).learn_vocabulary(self.trainer.datamodule.captions)
         self._average = MovingAverage(self.ema, self.nets, self.ema_decay)
 
@@ -190,7 +215,8 @@ class LatentDiffusion(pl.LightningModule):
         cond = self.text_encoder(self.nets).encode(drop_captions(batch["caption"], self.caption_dropout, u))
         noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
         t = self.times(key, visit)
-        losses = self.diffusion.loss(lambda x_t, s: self.nets["backbone"](x_t, s, cond), x0, noise, t)
+        net = self.backbone(self.nets)
+        losses = self.diffusion.loss(lambda x_t, s: net(x_t, s, cond), x0, noise, t)
         self._sound = self._sound.to(losses.device) & losses.detach().isfinite().all()
         return {"loss": losses.mean(), "loss_per_sample": losses.detach(), "t": t, "key": key}
 
@@ -225,10 +251,14 @@ class LatentDiffusion(pl.LightningModule):
         cond = self.text_encoder(self.ema).encode(captions)
         noise = random.normal(seed, "validation_noise", draw, 0, x0.shape[1:])
         t = self.time_sampling(u, self.diffusion.schedule)
-        return self.diffusion.loss(lambda x_t, s: self.ema["backbone"](x_t, s, cond), x0, noise, t)
+        net = self.backbone(self.ema)
+        return self.diffusion.loss(lambda x_t, s: net(x_t, s, cond), x0, noise, t)
 
     def flops_per_image(self) -> int:
-        """FLOPs of training on an image: thrice a forward of the nets trained, once one of the frozen."""
+        """FLOPs of training on an image: thrice a forward of the nets trained, once one of the frozen.
+
+        Beside adapters the net's own weights get no gradients: twice a forward, without the adapters.
+        """
         make_text, make_backbone = self._factories
         size = self.image_size // self.autoencoder.downscale
         shape = (1, self.autoencoder.latent_channels, size, size)
@@ -244,7 +274,7 @@ class LatentDiffusion(pl.LightningModule):
         frozen = 0 if "text_encoder" in self.nets else text
         if self._cache is None:
             frozen += flops_of_method(self.autoencoder, "encode", (1, 3, self.image_size, self.image_size))
-        return 3 * trained + frozen
+        return (3 if self._adapted is None else 2) * trained + frozen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what is needed to sample from the checkpoint."""
@@ -254,7 +284,7 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def sample_images(self, captions: list[str], seed: int) -> Tensor:
         """Images of captions from the EMA weights, uint8 (n, 3, h, w); image i depends on (seed, i) only."""
-        s, text, net = self.sampling, self.text_encoder(self.ema), self.ema["backbone"]
+        s, text, net = self.sampling, self.text_encoder(self.ema), self.backbone(self.ema)
         rule, scale = s.get("guidance") or CFG(), float(s["guidance_scale"])
         schedule = self.diffusion.schedule
         size = self.image_size // self.autoencoder.downscale
@@ -286,6 +316,9 @@ class LatentDiffusion(pl.LightningModule):
         return ((torch.cat(images) + 1) * 127.5).round().byte().cpu()
 
     def components(self) -> dict[str, nn.Module]:
-        """The nets of a finished model, with EMA weights: autoencoder, text_encoder, backbone."""
+        """The nets of a finished model, with EMA weights: autoencoder, text_encoder, backbone.
+
+        Of a run that trains adapters the backbone are these.
+        """
         text = self.text_encoder(self.ema)
         return {"autoencoder": self.autoencoder, "text_encoder": text, "backbone": self.ema["backbone"]}
