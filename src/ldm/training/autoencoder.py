@@ -197,16 +197,19 @@ class AutoencoderTraining(pl.LightningModule):
         return torch.cat(parts).clamp(-1, 1).cpu()
 
     @torch.no_grad()
-    def latent_statistics(self, images: Float[Tensor, "n c h w"], whitening: float) -> dict[str, list[float]]:
+    def latent_statistics(self, images: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
         """Scaling and shift that give latents mean 0 and overall variance 1.
 
         Args:
             images: training images in [-1, 1].
-            whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1.
+            whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1; None is one
+                scale for all and no shift (Rombach et al. 2022, App. G).
 
-        Returns: `scaling_factor` and `shift_factor`, one number per channel.
+        Returns: `scaling_factor` and `shift_factor`, one number per channel, or one for all.
         """
         mean = torch.cat([self.ema.encode(x.to(self.device)).mean for x in images.split(64)])
+        if whitening is None:
+            return {"scaling_factor": 1.0 / float(mean.std().clamp_min(1e-6)), "shift_factor": 0.0}
         shift, std = mean.mean((0, 2, 3)), mean.std((0, 2, 3)).clamp_min(1e-6)
         scale = std**-whitening
         scale = scale / ((std * scale).square().mean().sqrt())
