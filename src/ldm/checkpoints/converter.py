@@ -20,6 +20,7 @@ from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.lora import save_lora
 from ldm.checkpoints.names import in_single_file
 from ldm.checkpoints.native import save_model
+from ldm.checkpoints.rescale import with_scale
 from ldm.checkpoints.store import of_training
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.checkpoints.training import is_training_checkpoint, stored_updates
@@ -118,11 +119,22 @@ def write_checkpoint(model: LoadedModel, path: Path, format: str) -> None:
         return
     if missing := [name for name in COMPONENTS if name not in model.components]:
         raise ValueError(f"the model is not complete: it has no {', '.join(missing)} (input)")
+    if format == "original":
+        model = _as_original(model)
     if format == "diffusers":
         write_folder(path, model.config, model.components)
     else:
         _write_original(path, model.config, model.components)
     log.info("wrote %s", path)
+
+
+def _as_original(model: LoadedModel) -> LoadedModel:
+    """The same model with the scale of latents that an original file implies."""
+    node = model.config["autoencoder"]
+    stays = node.get("scaling_factor") == original.SCALING_FACTOR and not node.get("shift_factor")
+    if stays or node.get("patch_shortcut") or not node["_target_"].endswith(".AutoencoderKL"):
+        return model
+    return with_scale(model, original.SCALING_FACTOR)
 
 
 def _write_original(path: Path, config: Mapping[str, Any], components: Mapping[str, nn.Module]) -> None:

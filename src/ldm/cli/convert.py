@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
         prediction=cfg.prediction,
         ema=cfg.ema,
         lora=cfg.lora,
-        lora_scale=cfg.lora_scale,
+        lora_scale=float(cfg.lora_scale),
     )
     print(Path(cfg.output))
 

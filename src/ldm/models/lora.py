@@ -71,7 +71,7 @@ class LoRA(nn.Module):
     Raises: ValueError for a rank below 1, an alpha that is not positive, or a target that no layer has.
     """
 
-    def __init__(self, net: nn.Module, *, rank: int, alpha: float, targets: Sequence[str]) -> None:
+    def __init__(self, net: nn.Module, *, rank: int, alpha: int | float, targets: Sequence[str]) -> None:
         super().__init__()
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank} (adapters.rank)")
@@ -92,7 +92,7 @@ class LoRA(nn.Module):
                 if part not in place._modules:
                     place.add_module(part, nn.Module())
                 place = place.get_submodule(part)
-            place.add_module(last, Adapter(linear[name], rank, alpha))
+            place.add_module(last, Adapter(linear[name], rank, float(alpha)))
 
     def updates(self) -> dict[str, Update]:
         """What the adapters add to the weights of their layers, by layer."""
