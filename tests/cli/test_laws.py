@@ -21,7 +21,12 @@ GOOD = {
 }
 TEXT = "ldm.models.text_encoder"
 ADAPTERS = {"_target_": "ldm.models.lora.LoRA"}
+SHARDED = {"_target_": "lightning.pytorch.strategies.ModelParallelStrategy"}
 BROKEN = [
+    (
+        {"adapters": ADAPTERS, "init_checkpoint": "a", "trainer.strategy": SHARDED},
+        "trainer.strategy: adapters and their frozen base are not sharded: use trainer=ddp",
+    ),
     ({"adapters": ADAPTERS}, "init_checkpoint: adapters need the checkpoint that they are for, got none"),
     (
         {"adapters": ADAPTERS, "init_checkpoint": "a", "first_stage.checkpoint": "b"},

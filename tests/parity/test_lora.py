@@ -5,9 +5,11 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from ldm import Text2ImagePipeline
 from ldm.checkpoints.converter import convert_checkpoint, write_checkpoint
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.lora import FILE, save_lora
+from ldm.diffusion import random
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.lora import AdaptedNet, LoRA
 
@@ -142,3 +144,22 @@ def test_a_converted_checkpoint_holds_the_merged_weights(base, tmp_path):
     pipeline.fuse_lora(lora_scale=0.5)
     other = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None)
     assert close(theirs(other.unet, width), theirs(pipeline.unet, width))
+
+
+def test_images_with_adapters_are_those_of_diffusers(base, tmp_path):
+    model, folder = base
+    save_lora(tmp_path / FILE, trained(model).updates(), model.config["backbone"])
+    ours = Text2ImagePipeline.from_pretrained(folder, lora=tmp_path / FILE, lora_scale=0.7)
+    plain = Text2ImagePipeline.from_pretrained(folder)
+    theirs = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    theirs.load_lora_weights(tmp_path, weight_name=FILE)
+    asked = {"height": 64, "width": 64, "num_inference_steps": 8, "guidance_scale": 7.5}
+    x_t = random.normal(3, "x_T", torch.zeros(1, dtype=torch.int64), 0, (4, 8, 8))
+    scale = {"cross_attention_kwargs": {"scale": 0.7}}
+    expected = torch.from_numpy(theirs("a cat", latents=x_t, output_type="np", **asked, **scale).images)
+    images = [p("a cat", seed=3, output="tensor", **asked) / 2 + 0.5 for p in (ours, plain)]
+    difference, without = ((image.movedim(1, -1) - expected).abs().max() for image in images)
+    assert difference < 1 / 255
+    assert without > 10 / 255
+    loaded = plain.load_lora(tmp_path / FILE, 0.7)("a cat", seed=3, output="tensor", **asked) / 2 + 0.5
+    assert torch.equal(loaded, images[0])

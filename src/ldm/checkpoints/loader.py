@@ -39,18 +39,16 @@ def load_model(
     """Reads a model. Nothing but classes and functions of `ldm` is called, whatever the file names.
 
     Args:
-        path: a `.safetensors` of ours, a folder of diffusers, an original single file (`.safetensors` or
-            `.ckpt`), a training checkpoint of ours or a folder of them (the newest), or a hub id
-            "owner/name"; the content tells which.
+        path: a `.safetensors` of ours, a folder of diffusers, an original single file, a training checkpoint
+            of ours or a folder of them (the newest), or a hub id "owner/name"; the content tells which.
         device: to put it on.
         dtype: of the floating-point weights; None keeps those of the file.
         variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.
         prediction: "eps" or "v", for original files of 2.x, which do not say it.
         ema: take the EMA weights where a checkpoint has both.
-        lora: adapters to merge into it (`ldm.checkpoints.lora.merge_lora`).
-        lora_scale: of the adapters; 1 adds them as they were trained.
+        lora: file of adapters to merge into it, times `lora_scale` (`ldm.checkpoints.lora.merge_lora`).
+        lora_scale: 1 adds them as they were trained.
 
-    Returns: its config and components.
     Raises: FileNotFoundError; ValueError if the file is truncated, foreign, names a target outside `ldm`, or
         if its weights do not fit its config (all tensors are listed).
     """
@@ -63,8 +61,7 @@ def load_model(
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{path}: its config lacks or garbles {error} (checkpoint)") from error
         model = assemble(source, device, dtype, _unchanged(source, device, dtype))
-    if source.updates:
-        merge(model, {Place("backbone", f"{name}.weight"): u for name, u in source.updates.items()}, 1.0)
+    merge(model, {Place("backbone", f"{name}.weight"): u for name, u in source.updates.items()}, 1.0)
     if lora is not None:
         merge_lora(model, Path(lora), lora_scale)
     return model

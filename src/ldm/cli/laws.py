@@ -167,6 +167,8 @@ def adapters_need_a_base(cfg: DictConfig) -> str | None:
     key, value = _first(cfg, "first_stage.checkpoint")
     if value is not None:
         return f"{key}: must be null with adapters, which are for all of init_checkpoint, got {value}"
+    if _target(cfg, "trainer.strategy") == "ModelParallelStrategy":
+        return "trainer.strategy: adapters and their frozen base are not sharded: use trainer=ddp"
     return None
 
 

@@ -195,6 +195,8 @@ class Run:
         data = build(stage.data)
         # the module clips and steps by itself
         changes = {"max_steps": stage.max_steps, "gradient_clip_val": None, "accumulate_grad_batches": 1}
+        if self.cfg.trainer.strategy == "ddp":  # of the two nets one is trained at a time
+            changes["strategy"] = "ddp_find_unused_parameters_true"
         self.fit(module, data, folder, changes)
         self._finish_first_stage(module, data, saved)
         return module.ema

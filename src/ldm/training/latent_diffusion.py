@@ -70,6 +70,7 @@ class LatentDiffusion(pl.LightningModule):
     """
 
     stage = "latent diffusion"
+    _knows_words = False  # whether the text encoder's vocabulary is a given one
 
     def __init__(
         self,
@@ -99,9 +100,8 @@ class LatentDiffusion(pl.LightningModule):
             )
         self._frozen: tuple[Any, ...] = (autoencoder.requires_grad_(False).eval(),)
         self._factories, self._make_adapters = (text_encoder, backbone), adapters
-        self._initial: dict[str, nn.Module] = {}  # nets whose weights this run starts from
-        self._knows_words = False  # whether the text encoder's vocabulary is a given one
         self._adapted: AdaptedNet | None = None
+        self._initial: dict[str, nn.Module] = {}  # nets whose weights this run starts from
         self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
         self.time_draws = time_draws or LowDiscrepancy()
         self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
@@ -111,9 +111,7 @@ class LatentDiffusion(pl.LightningModule):
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
         self.gradient_norm, self.skipped = torch.tensor(0.0), False  # of the last step
         self._sound = torch.tensor(True)  # whether all losses of the step begun are finite
-        self.weak: tuple[Any, ...] | None = (
-            None  # text encoder and backbone of a weaker model, for sample grids
-        )
+        self.weak: tuple[Any, ...] | None = None  # nets of a weaker model, for sample grids
 
     @property
     def autoencoder(self) -> nn.Module:
