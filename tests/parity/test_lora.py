@@ -126,11 +126,23 @@ def test_a_file_of_kohya_is_the_same_net_here_and_in_diffusers(base, tmp_path):
     model, folder = base
     width = model.config["backbone"]["context_dim"]
     save_lora(tmp_path / "ours.safetensors", trained(model).updates(), model.config["backbone"])
-    save_file(kohya(load_file(tmp_path / "ours.safetensors"), 1.5), tmp_path / "kohya.safetensors")
+    more = {}
+    for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        layer = f"lora_te_text_model_encoder_layers_0_self_attn_{part}"
+        more[f"{layer}.lora_down.weight"] = torch.randn(2, width)
+        more[f"{layer}.lora_up.weight"] = torch.randn(width, 2)
+        more[f"{layer}.alpha"] = torch.tensor(1.5)
+    state = kohya(load_file(tmp_path / "ours.safetensors"), 1.5)
+    save_file(state | more, tmp_path / "kohya.safetensors")
     merged = load_model(folder, lora=tmp_path / "kohya.safetensors")
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.load_lora_weights(tmp_path, weight_name="kohya.safetensors")
     assert close(ours(merged.components["backbone"], width), theirs(pipeline.unet, width))
+    tower = merged.components["text_encoder"]
+    with torch.no_grad():
+        hidden = pipeline.text_encoder(tower.tokenize(["a cat", ""])).last_hidden_state
+        assert close(tower.encode(["a cat", ""]).tokens, hidden)
+        assert not close(model.components["text_encoder"].encode(["a cat", ""]).tokens, hidden)
 
 
 def test_a_converted_checkpoint_holds_the_merged_weights(base, tmp_path):

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ldm.checkpoints.assemble import LoadedModel
 from ldm.checkpoints.loader import load_model
+from ldm.checkpoints.original import PREDICTIONS
 from ldm.cli.config import ConfigError
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def load_initial(cfg: DictConfig) -> LoadedModel | None:
     """
     if cfg.init_checkpoint is None:
         return None
-    model = load_model(cfg.init_checkpoint)
+    model = load_model(cfg.init_checkpoint, prediction=_said(cfg))
     wanted = ("autoencoder",) if cfg.task is None else ("text_encoder", "backbone")
     if missing := [name for name in wanted if name not in model.components]:
         raise ConfigError(f"init_checkpoint: {cfg.init_checkpoint} has no {', '.join(missing)}")
@@ -42,6 +43,14 @@ def load_initial(cfg: DictConfig) -> LoadedModel | None:
         if here != there:
             log.warning("init_checkpoint was trained with %s=%s and goes on with %s", key, there, here)
     return model
+
+
+def _said(cfg: DictConfig) -> str | None:
+    """What the config predicts, for original files of 2.x, which do not say it themselves."""
+    if not OmegaConf.select(cfg, "backbone.linear_projection"):
+        return None
+    target = str(cfg.diffusion.prediction._target_).rpartition(".")[2]
+    return next((word for word, name in PREDICTIONS.items() if name == target), None)
 
 
 def reference(cfg: DictConfig) -> str | None:
