@@ -29,12 +29,19 @@ SMALL = [
 
 
 CHECKPOINT = "path/to/checkpoint"
+RUN = "runs/mine"
 
 
 def main_of(command):
-    from ldm.cli import convert, data, sample, train
+    from ldm.cli import convert, data, ema, sample, train
 
-    mains = {"train": train.main, "sample": sample.main, "data": data.main, "convert": convert.main}
+    mains = {
+        "train": train.main,
+        "sample": sample.main,
+        "data": data.main,
+        "convert": convert.main,
+        "ema": ema.main,
+    }
     return mains[command.removeprefix("ldm-")]
 
 
@@ -66,7 +73,7 @@ def test_make_targets_of_the_readme_exist(line):
     [
         line
         for line in SHELL
-        if line.startswith("ldm-sample") and CHECKPOINT not in line and "replay" not in line
+        if line.startswith("ldm-sample") and not any(word in line for word in (CHECKPOINT, "replay", RUN))
     ],
 )
 def test_sampling_commands_of_the_readme_run(line, tmp_path, monkeypatch):
@@ -78,7 +85,7 @@ def test_sampling_commands_of_the_readme_run(line, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in SHELL if line.startswith("ldm-train") and "--" not in line]
+    "line", [line for line in SHELL if line.startswith("ldm-train") and "--" not in line and RUN not in line]
 )
 def test_training_commands_of_the_readme_run_in_miniature(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -89,10 +96,22 @@ def test_training_commands_of_the_readme_run_in_miniature(line, tmp_path, monkey
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("ldm-ema")])
+def test_commands_of_the_readme_on_averages_run(line, tmp_path, monkeypatch):
+    """As written, but on the snapshots of two steps."""
+    monkeypatch.chdir(tmp_path)
+    more = ["callbacks.ema.every_n_images=1", "threads=1", "hydra.run.dir=run"]
+    assert main_of("ldm-train")(["experiment=tiny", *SMALL, *more]) == 0
+    command, *arguments = shlex.split(line)
+    arguments = [a for a in arguments if not a.startswith(("run=", "images="))]
+    assert main_of(command)([*arguments, "run=run", "max_error=1"]) == 0
+    assert list(tmp_path.glob("*.safetensors"))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_commands_on_a_checkpoint_run_in_order(with_checkpoint):
     """As written, but for fewer steps and a smaller image."""
-    lines = [line for line in SHELL if line.startswith(("ldm-sample", "ldm-convert"))]
+    lines = [line for line in SHELL if line.startswith(("ldm-sample", "ldm-convert")) and RUN not in line]
     lines = lines[next(i for i, line in enumerate(lines) if CHECKPOINT in line) :]
     assert len(lines) == 8
     for line in lines:
@@ -105,6 +124,23 @@ def test_the_commands_on_a_checkpoint_run_in_order(with_checkpoint):
     assert sunset.read_bytes() == again.read_bytes()
     assert len(list(Path("outputs/many").iterdir())) == 2
     assert Path("single.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+def test_the_commands_on_a_run_run_in_order(tmp_path, monkeypatch):
+    """As written, but for a shorter first stage."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in SHELL if RUN in line]
+    assert len(lines) == 4
+    for line in lines:
+        command, *arguments = shlex.split(line)
+        small = ["first_stage.max_steps=2", "evaluation.retrieval=1"] if command == "ldm-train" else []
+        assert (
+            main_of(command)([*arguments, *small, *(["threads=1"] if "convert" not in command else [])]) == 0
+        )
+    assert list(Path("outputs").glob("*.png"))
+    assert Path("mine.safetensors").is_file()
+    assert Path("runs/branch/checkpoints/step_00000120").is_dir()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:datasets")

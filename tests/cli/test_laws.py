@@ -21,8 +21,13 @@ GOOD = {
 }
 TEXT = "ldm.models.text_encoder"
 ADAPTERS = {"_target_": "ldm.models.lora.LoRA"}
+AVERAGED = {"caption_dropout": 0.1, "power_ema": [0.05]}
 SHARDED = {"_target_": "lightning.pytorch.strategies.ModelParallelStrategy"}
 BROKEN = [
+    (
+        {"adapters": ADAPTERS, "init_checkpoint": "a", "task": AVERAGED},
+        "task.power_ema: must be [] with adapters, of which ldm-ema makes no model, got [0.05] (ema=null)",
+    ),
     (
         {"adapters": ADAPTERS, "init_checkpoint": "a", "trainer.strategy": SHARDED},
         "trainer.strategy: adapters and their frozen base are not sharded: use trainer=ddp",
@@ -94,6 +99,10 @@ BROKEN = [
     (
         {"sampling.guidance._target_": "ldm.guidance.autoguidance.Autoguidance"},
         "weak_checkpoint: sampling.guidance=autoguidance needs the checkpoint of a weaker net, got none",
+    ),
+    (
+        {"callbacks.ema.every_n_images": 10, "task.power_ema": []},
+        "task.power_ema: must name the averages that callbacks.ema is to keep, got none",
     ),
     (
         {

@@ -40,6 +40,7 @@ GROUPS = [
     "callbacks",
     "data",
     "debug",
+    "ema",
     "evaluation",
     "experiment",
     "first_stage",

@@ -60,14 +60,14 @@ def load_model(
             source = _source(found, stack, variant, prediction, ema)
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{path}: its config lacks or garbles {error} (checkpoint)") from error
-        model = assemble(source, device, dtype, _unchanged(source, device, dtype))
+        model = assemble(source, device, dtype, unchanged(source, device, dtype))
     merge(model, {Place("backbone", f"{name}.weight"): u for name, u in source.updates.items()}, 1.0)
     if lora is not None:
         merge_lora(model, Path(lora), lora_scale)
     return model
 
 
-def _unchanged(source: Source, device: str | torch.device, dtype: torch.dtype | None) -> dict[str, nn.Module]:
+def unchanged(source: Source, device: str | torch.device, dtype: torch.dtype | None) -> dict[str, nn.Module]:
     """The components of a fine-tuned model that its own files do not have: those of what it started from.
 
     Raises: FileNotFoundError if that is gone.

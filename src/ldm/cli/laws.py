@@ -149,6 +149,15 @@ def buckets_fit_the_nets(cfg: DictConfig) -> str | None:
     return None
 
 
+def snapshots_need_averages(cfg: DictConfig) -> str | None:
+    """Snapshots are of averages over power functions."""
+    key, _ = _first(cfg, "callbacks.ema")
+    averages_key, averages = _first(cfg, "task.power_ema")
+    if key and averages_key and not averages:
+        return f"{averages_key}: must name the averages that {key} is to keep, got none"
+    return None
+
+
 def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
     """Autoguidance leads away from what a weaker net says (Karras et al. 2024)."""
     key, _ = _first(cfg, "guidance", "sampling.guidance")
@@ -167,6 +176,9 @@ def adapters_need_a_base(cfg: DictConfig) -> str | None:
     key, value = _first(cfg, "first_stage.checkpoint")
     if value is not None:
         return f"{key}: must be null with adapters, which are for all of init_checkpoint, got {value}"
+    key, value = _first(cfg, "task.power_ema")
+    if value:
+        return f"{key}: must be [] with adapters, of which ldm-ema makes no model, got {value} (ema=null)"
     if _target(cfg, "trainer.strategy") == "ModelParallelStrategy":
         return "trainer.strategy: adapters and their frozen base are not sharded: use trainer=ddp"
     return None
@@ -181,6 +193,7 @@ LAWS: tuple[Law, ...] = (
     cached_latents_stay,
     buckets_fit_the_nets,
     autoguidance_needs_a_weaker_net,
+    snapshots_need_averages,
     adapters_need_a_base,
 )
 

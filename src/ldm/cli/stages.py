@@ -24,6 +24,7 @@ from ldm.checkpoints.training import training_metadata
 from ldm.cli.config import ConfigError, build
 from ldm.cli.initial import load_initial, reference
 from ldm.cli.summary import machine, revision
+from ldm.data.laion import LaionData
 from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.checkpointing import Checkpoints
@@ -133,6 +134,8 @@ class Run:
                 module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
                 return
             data.resume(step)
+        for each in logger:
+            each.log_hyperparams({**plain(self.cfg), **revision()})
         with self.timed(module.stage):
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             interrupted = any(getattr(callback, "interrupted", False) for callback in callbacks)
@@ -145,7 +148,8 @@ class Run:
     def _checkpoint(self, folder: Path) -> tuple[Path | None, int]:
         """What training goes on from, None for nothing, and its step."""
         store = CheckpointStore(folder / "checkpoints")
-        if self.cfg.resume not in ("auto", "never"):
+        run = self._resumed_run()
+        if run is not None and (run.name == "autoencoder") == (folder.name == "autoencoder"):
             path, step = resumable(Path(self.cfg.resume))
             if (later := max(store.steps(), default=-1)) > step:
                 raise ConfigError(
@@ -159,6 +163,13 @@ class Run:
             )
         newest = store.newest()
         return (None, 0) if newest is None else (state_of(store.path(newest)), newest)
+
+    def _resumed_run(self) -> Path | None:
+        """Directory of the run, or of its first stage, that has the checkpoint named by `resume`."""
+        if self.cfg.resume in ("auto", "never"):
+            return None
+        path, _ = resumable(Path(self.cfg.resume))
+        return (path if path.is_dir() else path.parent).resolve().parents[1]
 
     def _precision(self) -> str:
         """The precision asked for; float32 in place of a bfloat16 that would only be emulated."""
@@ -174,14 +185,13 @@ class Run:
         stage = self.cfg.first_stage
         folder = self.dir / "autoencoder"
         saved = self.dir / "autoencoder.safetensors"
-        if stage.checkpoint is not None or saved.is_file():
-            return self._kept(load_model(Path(stage.checkpoint or saved)), saved)
-        if (
-            self.initial is not None
-            and self.cfg.task is not None
-            and "autoencoder" in self.initial.components
-        ):
-            return self._kept(self.initial, saved)
+        run = self._resumed_run()  # one that branches off takes the first stage with it
+        there = [path for path in (saved, run and run / saved.name) if path is not None and path.is_file()]
+        if stage.checkpoint is not None or there:
+            return self._kept(load_model(Path(stage.checkpoint or there[0])), saved)
+        initial = None if self.cfg.task is None else self.initial
+        if initial is not None and "autoencoder" in initial.components:
+            return self._kept(initial, saved)
         if stage.task is None:
             net = build(self.cfg.autoencoder)()
             if any(True for _ in net.parameters()):
@@ -269,6 +279,8 @@ class Run:
         self.fit(module, data, self.dir, {})
         if not self._is_main_process():
             return
+        if isinstance(data, LaionData):
+            self.summary["bad_samples"] = data.quarantine.by_cause()
         command = self._save(module)
         self.summary["latent_diffusion"] = {
             "parameters": sum(p.numel() for p in module.nets.parameters()),

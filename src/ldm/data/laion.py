@@ -102,6 +102,8 @@ class LaionData(OrderedData):
     def index(self) -> ShardIndex:
         """The index of the shards, read or made."""
         paths = expand(self.shards)
+        if not paths:
+            raise FileNotFoundError(f"no tar shards at {self.shards} (data.shards)")
         folder = self.index_folder
         if folder is None and paths and "://" not in paths[0]:
             name = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:12]
