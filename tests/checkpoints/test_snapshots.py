@@ -95,7 +95,7 @@ def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
 def test_a_file_that_is_something_else_is_refused(
     tmp_path: Path, stable_diffusion: Callable[..., LoadedModel]
 ) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no snapshots in .*ema: train with ema=power \(run\)"):
+    with pytest.raises(FileNotFoundError, match=r"no snapshots in .*ema: train with averages=power \(run\)"):
         read_snapshots(tmp_path)
     (tmp_path / "ema").mkdir()
     path = SnapshotStore(tmp_path / "ema").path(16)
@@ -170,3 +170,17 @@ def test_a_first_stage_that_is_gone_is_named(run) -> None:
         FileNotFoundError, match=r"the first stage of .* is not at .*first\.safetensors \(run\)"
     ):
         summed_model(run[0], [(read_snapshots(run[0])[0], 0.1, 1.0)])
+
+
+def test_frozen_nets_of_a_fine_tuned_model_are_those_of_its_base(
+    tmp_path: Path, stable_diffusion: Callable[..., LoadedModel]
+) -> None:
+    model = stable_diffusion("sd1", 0)
+    save_model(tmp_path / "base.safetensors", model.components, model.config)
+    average = {f"backbone.{key}": x for key, x in model.components["backbone"].state_dict().items()}
+    about = {"config": model.config, "autoencoder": "", "base": str(tmp_path / "base.safetensors")}
+    SnapshotStore(tmp_path / "ema").add(10, {0.05: average}, about)
+    made = summed_model(tmp_path, [(read_snapshots(tmp_path)[0], 0.05, 1.0)])
+    for name in ("text_encoder", "autoencoder"):
+        for key, x in made.components[name].state_dict().items():
+            assert torch.equal(x, model.components[name].state_dict()[key])

@@ -20,7 +20,23 @@ GOOD = {
     "sampling": {"guidance_scale": 3.0, "guidance": {"_target_": "ldm.guidance.cfg.CFG"}},
 }
 TEXT = "ldm.models.text_encoder"
+ADAPTERS = {"_target_": "ldm.models.lora.LoRA"}
+AVERAGED = {"caption_dropout": 0.1, "power_ema": [0.05]}
+SHARDED = {"shard": True}
 BROKEN = [
+    (
+        {"adapters": ADAPTERS, "init_checkpoint": "a", "task": AVERAGED},
+        "task.power_ema: must be [] with adapters, of which ldm-ema makes no model, got [0.05] (averages=null)",
+    ),
+    (
+        {"adapters": ADAPTERS, "init_checkpoint": "a", "trainer.strategy": SHARDED},
+        "trainer.strategy: adapters and their frozen base are not sharded: use trainer=ddp",
+    ),
+    ({"adapters": ADAPTERS}, "init_checkpoint: adapters need the checkpoint that they are for, got none"),
+    (
+        {"adapters": ADAPTERS, "init_checkpoint": "a", "first_stage.checkpoint": "b"},
+        "first_stage.checkpoint: must be null with adapters, which are for all of init_checkpoint, got b",
+    ),
     (
         {"diffusion.prediction._target_": "ldm.diffusion.prediction.Epsilon"},
         "diffusion.prediction: eps cannot be used with the zero terminal SNR of diffusion.schedule",

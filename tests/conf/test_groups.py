@@ -22,6 +22,11 @@ COMPANIONS = {
     "backbone/ddpm_cifar10_small": ["autoencoder=identity", "text_encoder=none", "first_stage=none"],
     "data/cifar10": ["task.cache_latents=false"],  # its images are mirrored
     "data/laion": ["data.shards=shards.tar"],
+    "adapters/lora": ["init_checkpoint=model.safetensors"],
+    "experiment/sd_autoencoder": ["data.shards=shards.tar"],
+    "experiment/sd_scale": ["data.shards=shards.tar"],
+    "experiment/sd_scale_512": ["data.shards=shards.tar", "init_checkpoint=model.safetensors"],
+    "first_stage/sd": ["autoencoder=sd", "text_encoder=clip", "backbone=sd15"],
     "guidance/autoguidance": ["weak_checkpoint=early.ckpt"],
     "text_encoder/clip": ["backbone=sd15"],
     "text_encoder/clip_h": ["backbone=sd2"],
@@ -29,6 +34,7 @@ COMPANIONS = {
     "text_encoder/none": ["backbone.context_dim=null", "backbone.pooled_dim=null"],
 }
 GROUPS = [
+    "adapters",
     "autoencoder",
     "backbone",
     "callbacks",
@@ -105,6 +111,7 @@ def test_every_experiment_builds_and_denoises_on_the_meta_device(name):
     [
         (["backbone=sd15", "autoencoder=sd", "text_encoder=clip"], 859_520_964),
         (["experiment=sd15"], 859_520_964),
+        (["experiment=sd_scale"], 859_520_964),
         (["experiment=sd2_base"], 865_910_724),
         (["experiment=sd2_v"], 865_910_724),
         (

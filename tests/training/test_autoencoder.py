@@ -90,3 +90,15 @@ def test_loss_is_the_weighted_sum_of_its_terms():
     posterior = net.net.encode(torch.zeros(1, 3, 16, 16))
     loss = net.reconstruction_loss(image, output, posterior)
     torch.testing.assert_close(loss, 2 * 0.1 + 3 * 0.01 + 0.5 * posterior.kl())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_one_scale_for_all_latents_gives_them_variance_one(tmp_path):
+    """What Stable Diffusion does: no shift and one factor, which any file can say."""
+    net = module()
+    _, data = fit(net, tmp_path, 3)
+    images = data.training_images()
+    statistics = net.latent_statistics(images, None)
+    assert statistics["shift_factor"] == 0.0
+    net.ema.set_latent_statistics(**statistics)
+    assert net.ema.normalise(net.ema.encode(images).mean).std().item() == pytest.approx(1.0, rel=1e-4)

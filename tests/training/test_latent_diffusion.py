@@ -11,7 +11,7 @@ from ldm.models.identity import IdentityAutoencoder
 from ldm.models.text_encoder import CLIP_VOCABULARY, ClassEncoder, NullTextEncoder, TinyTextEncoder
 from ldm.models.unet import UNet
 from ldm.schedulers.ddim import DDIM
-from ldm.training.latent_diffusion import LatentCache, LatentDiffusion
+from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.optim import LRSchedule
 
 CAPTIONS = ["red", "green", "blue", "white"]
@@ -133,20 +133,6 @@ def test_frozen_nets_are_in_no_state_dict_and_no_optimizer():
     net = module(text_encoder=NullTextEncoder, backbone=module()._factories[1])
     assert {key.split(".")[1] for key in net.state_dict()} == {"backbone"}
     assert set(net.components()) == {"autoencoder", "text_encoder", "backbone"}
-
-
-def test_cached_latents_equal_encoded_ones_and_are_encoded_once_and_alone():
-    """Alone, so that a latent's last bits do not tell in which batch a run saw it first."""
-    cache, seen = LatentCache(), []
-
-    def encode(image):
-        seen.append(len(image))
-        return 2 * image
-
-    first, second = batch([0, 1, 1]), batch([1, 2, 0])
-    assert torch.equal(cache(encode, first), 2 * first["image"])
-    assert torch.equal(cache(encode, second), 2 * second["image"])
-    assert seen == [1, 1, 1]
 
 
 def test_caption_dropout_is_checked():

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ldm.checkpoints.construct import construct
 from ldm.checkpoints.tensors import TensorFiles
+from ldm.models.lora import Update
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,16 @@ class Source:
         config: as in `LoadedModel`.
         files: the files of each component, perhaps the same for all.
         names: the names there.
+        base: of a fine-tuned model, the checkpoint that has the components it did not change.
+        updates: of a model with adapters, what they add to the layers of the base's backbone.
     """
 
     path: Path
     config: dict[str, Any]
     files: dict[str, TensorFiles]
     names: Names
+    base: str | None = None
+    updates: Mapping[str, Update] = field(default_factory=dict)
 
 
 class _NoDraws(TorchFunctionMode):
@@ -128,13 +133,19 @@ def _compare(source: Source, wanted: Mapping[str, Mapping[str, tuple[int, ...]]]
         raise MismatchError(f"{source.path}: {count} tensors do not fit the model in its config:\n  {text}")
 
 
-def assemble(source: Source, device: str | torch.device, dtype: torch.dtype | None) -> LoadedModel:
+def assemble(
+    source: Source,
+    device: str | torch.device,
+    dtype: torch.dtype | None,
+    given: Mapping[str, nn.Module] | None = None,
+) -> LoadedModel:
     """The model of a source; each tensor is read once and, where dtype and device allow, not copied.
 
     Args:
         source: config, files and names.
         device: to put the nets on.
         dtype: of the floating-point weights; None keeps those of the files.
+        given: components that are not in the files.
 
     Raises: ValueError if tensors are missing, left over or of another shape than the config asks for.
     """
@@ -158,6 +169,7 @@ def assemble(source: Source, device: str | torch.device, dtype: torch.dtype | No
             for key, value in module.state_dict().items()
         }
         module.load_state_dict(state, assign=True)
+    components |= given or {}
     for name in set(COMPONENTS) & set(config) - set(components):  # frozen, and not stored by a training run
         components[name] = construct(config[name], name)
     for module in components.values():

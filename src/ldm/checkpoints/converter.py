@@ -1,5 +1,6 @@
 """From any checkpoint to any format: ours, diffusers' folders, original single files."""
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -16,13 +17,18 @@ from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
 from ldm.checkpoints.diffusers_folder import split, write_folder
 from ldm.checkpoints.keymaps import POINTWISE
 from ldm.checkpoints.loader import load_model
+from ldm.checkpoints.lora import save_lora
 from ldm.checkpoints.names import in_single_file
 from ldm.checkpoints.native import save_model
+from ldm.checkpoints.rescale import with_scale
+from ldm.checkpoints.store import of_training
+from ldm.checkpoints.tensors import TensorFiles
+from ldm.checkpoints.training import is_training_checkpoint, stored_updates
 from ldm.utils.files import replacing
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("ldm", "diffusers", "original")
+FORMATS = ("ldm", "diffusers", "original", "lora")
 
 
 def convert_checkpoint(
@@ -39,16 +45,19 @@ def convert_checkpoint(
     Args:
         source: anything that `load_model` reads.
         target: a `.safetensors` file (ldm, original), a `.ckpt` file (original) or a folder (diffusers).
-        format: of the target, one of `FORMATS`.
+        format: of the target, one of `FORMATS`; "lora": the adapters alone, of a training checkpoint of such.
         dtype: of the floating-point weights; None keeps theirs, bit for bit.
         overwrite: whether a file may be there; a folder must always be new or empty.
-        reading: `variant`, `prediction` and `ema` of `load_model`.
+        reading: `variant`, `prediction`, `ema`, `lora` and `lora_scale` of `load_model`.
 
     Raises: FileExistsError; FileNotFoundError; ValueError if the model cannot be read or has no place in the
         format.
     """
     path = Path(target)
     _check_target(path, format, overwrite)
+    if format == "lora":
+        _write_adapters(Path(source), path, dtype, reading.get("ema", True))
+        return
     write_checkpoint(load_model(source, dtype=dtype, **reading), path, format)
 
 
@@ -72,7 +81,7 @@ def convert_diffusers_checkpoint(
 def _check_target(path: Path, format: str, overwrite: bool) -> None:
     if format not in FORMATS:
         raise ValueError(f"format must be one of {FORMATS}, got {format!r} (format)")
-    suffixes = {"ldm": (".safetensors",), "original": (".safetensors", ".ckpt"), "diffusers": ()}[format]
+    suffixes = {"original": (".safetensors", ".ckpt"), "diffusers": ()}.get(format, (".safetensors",))
     if suffixes and path.suffix not in suffixes:
         raise ValueError(f"format={format} writes a file {' or '.join(suffixes)}, got {path} (output)")
     if format == "diffusers" and path.suffix in (".safetensors", ".ckpt", ".bin"):
@@ -83,6 +92,16 @@ def _check_target(path: Path, format: str, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists: choose another name or overwrite=true (output, overwrite)")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent} (output)")
+
+
+def _write_adapters(source: Path, target: Path, dtype: torch.dtype | None, ema: bool) -> None:
+    """The adapters in a training checkpoint as a file of diffusers'."""
+    with TensorFiles([of_training(source)]) as files:
+        config = json.loads(files.metadata.get("config", "{}")) if is_training_checkpoint(files) else {}
+        if "adapters" not in config:
+            raise ValueError(f"format=lora is for training checkpoints of adapters, not for {source} (input)")
+        updates = stored_updates(files, config["adapters"], "ema." if ema else "nets.")
+        save_lora(target, updates, config["backbone"], dtype)
 
 
 def write_checkpoint(model: LoadedModel, path: Path, format: str) -> None:
@@ -100,11 +119,22 @@ def write_checkpoint(model: LoadedModel, path: Path, format: str) -> None:
         return
     if missing := [name for name in COMPONENTS if name not in model.components]:
         raise ValueError(f"the model is not complete: it has no {', '.join(missing)} (input)")
+    if format == "original":
+        model = _as_original(model)
     if format == "diffusers":
         write_folder(path, model.config, model.components)
     else:
         _write_original(path, model.config, model.components)
     log.info("wrote %s", path)
+
+
+def _as_original(model: LoadedModel) -> LoadedModel:
+    """The same model with the scale of latents that an original file implies."""
+    node = model.config["autoencoder"]
+    stays = node.get("scaling_factor") == original.SCALING_FACTOR and not node.get("shift_factor")
+    if stays or node.get("patch_shortcut") or not node["_target_"].endswith(".AutoencoderKL"):
+        return model
+    return with_scale(model, original.SCALING_FACTOR)
 
 
 def _write_original(path: Path, config: Mapping[str, Any], components: Mapping[str, nn.Module]) -> None:

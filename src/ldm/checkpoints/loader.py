@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ldm.checkpoints import native, original
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel, Source, assemble
 from ldm.checkpoints.diffusers_folder import folder_source, is_diffusers_folder
+from ldm.checkpoints.lora import Place, merge, merge_lora
 from ldm.checkpoints.names import in_single_file
 from ldm.checkpoints.store import files_of, is_sharded, of_training
 from ldm.checkpoints.tensors import TensorFiles
@@ -31,20 +33,22 @@ def load_model(
     variant: str | None = None,
     prediction: str | None = None,
     ema: bool = True,
+    lora: str | os.PathLike[str] | None = None,
+    lora_scale: float = 1.0,
 ) -> LoadedModel:
     """Reads a model. Nothing but classes and functions of `ldm` is called, whatever the file names.
 
     Args:
-        path: a `.safetensors` of ours, a folder of diffusers, an original single file (`.safetensors` or
-            `.ckpt`), a training checkpoint of ours or a folder of them (the newest), or a hub id
-            "owner/name"; the content tells which.
+        path: a `.safetensors` of ours, a folder of diffusers, an original single file, a training checkpoint
+            of ours or a folder of them (the newest), or a hub id "owner/name"; the content tells which.
         device: to put it on.
         dtype: of the floating-point weights; None keeps those of the file.
         variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.
         prediction: "eps" or "v", for original files of 2.x, which do not say it.
         ema: take the EMA weights where a checkpoint has both.
+        lora: file of adapters to merge into it, times `lora_scale` (`ldm.checkpoints.lora.merge_lora`).
+        lora_scale: 1 adds them as they were trained.
 
-    Returns: its config and components.
     Raises: FileNotFoundError; ValueError if the file is truncated, foreign, names a target outside `ldm`, or
         if its weights do not fit its config (all tensors are listed).
     """
@@ -56,7 +60,27 @@ def load_model(
             source = _source(found, stack, variant, prediction, ema)
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{path}: its config lacks or garbles {error} (checkpoint)") from error
-        return assemble(source, device, dtype)
+        model = assemble(source, device, dtype, unchanged(source, device, dtype))
+    merge(model, {Place("backbone", f"{name}.weight"): u for name, u in source.updates.items()}, 1.0)
+    if lora is not None:
+        merge_lora(model, Path(lora), lora_scale)
+    return model
+
+
+def unchanged(source: Source, device: str | torch.device, dtype: torch.dtype | None) -> dict[str, nn.Module]:
+    """The components of a fine-tuned model that its own files do not have: those of what it started from.
+
+    Raises: FileNotFoundError if that is gone.
+    """
+    if source.base is None or set(source.files) >= set(COMPONENTS):
+        return {}
+    try:
+        base = load_model(source.base, device, dtype)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{source.path} was fine-tuned from {source.base}, which is gone: {error} (init_checkpoint)"
+        ) from error
+    return {name: net for name, net in base.components.items() if name not in source.files}
 
 
 def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str | None, ema: bool) -> Source:

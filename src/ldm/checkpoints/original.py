@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
 NORM_GROUPS, HEADS_1, HEAD_DIM = 32, 8, 64  # what the original code has and its files do not say
+SCALING_FACTOR = 0.18215
 VIT_H_LAYERS = 24  # in the files; Stable Diffusion 2.x reads the output of the layer before the last
 UNET, VAE = PREFIXES["backbone"], PREFIXES["autoencoder"]
 TEXT_1, TEXT_2 = PREFIXES["text_encoder_1"], PREFIXES["text_encoder_2"]
@@ -113,7 +114,7 @@ def _autoencoder(shapes: Shapes) -> dict[str, Any]:
         "layers_per_block": _count(vae, r"encoder\.down\.0\.block\.(\d+)\."),
         "mid_attention": "encoder.mid.attn_1.q.weight" in vae,
         "norm_groups": NORM_GROUPS,
-        "scaling_factor": 0.18215,
+        "scaling_factor": SCALING_FACTOR,
         "shift_factor": 0.0,
         "patch_shortcut": False,
     }
@@ -200,7 +201,7 @@ def check_expressible(config: Mapping[str, Any]) -> None:
             "its padding (text_encoder.pad_token)",
         ),
         (
-            config["autoencoder"]["scaling_factor"] == 0.18215,
+            config["autoencoder"]["scaling_factor"] == SCALING_FACTOR,
             "scaling_factor 0.18215 (autoencoder.scaling_factor)",
         ),
         (config["diffusion"]["schedule"] == SCHEDULE, "Stable Diffusion's schedule (diffusion.schedule)"),

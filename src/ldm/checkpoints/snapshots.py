@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ldm.checkpoints.assemble import LoadedModel, Source, assemble
+from ldm.checkpoints.loader import unchanged
 from ldm.checkpoints.native import own_names
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.utils.files import replacing
@@ -102,7 +103,7 @@ class SnapshotStore:
         Args:
             images: seen so far.
             averages: sigma_rel -> name -> tensor, as they are to be stored.
-            about: plain types: the model's "config" and the path of its "autoencoder".
+            about: plain types: the model's "config", paths of its "autoencoder" and, fine-tuned, "base".
 
         Raises: ValueError if a tensor is not finite in its type; OSError if the file cannot be written.
         """
@@ -148,6 +149,7 @@ class Snapshot:
         sigma_rel: relative widths of its averages.
         config: of the model.
         autoencoder: path of the first stage, relative to the run; empty if it has no weights.
+        base: of fine-tuning, the checkpoint that has the nets that are not trained.
     """
 
     path: Path
@@ -155,6 +157,7 @@ class Snapshot:
     sigma_rel: tuple[float, ...]
     config: dict[str, Any]
     autoencoder: str
+    base: str | None = None
 
 
 def read_snapshots(run: Path) -> list[Snapshot]:
@@ -172,9 +175,10 @@ def read_snapshots(run: Path) -> list[Snapshot]:
             raise ValueError(f"{path} is no snapshot of averages (run)")
         widths = tuple(float(s) for s in said["sigma_rel"])
         config, first = said["config"], said["autoencoder"]
-        found.append(Snapshot(path=path, images=images, sigma_rel=widths, config=config, autoencoder=first))
+        nets = {"autoencoder": first, "base": said.get("base")}
+        found.append(Snapshot(path=path, images=images, sigma_rel=widths, config=config, **nets))
     if not found:
-        raise FileNotFoundError(f"no snapshots in {store.folder}: train with ema=power (run)")
+        raise FileNotFoundError(f"no snapshots in {store.folder}: train with averages=power (run)")
     return found
 
 
@@ -225,5 +229,7 @@ def summed_model(run: Path, terms: list[tuple[Snapshot, float, float]]) -> Loade
                 raise FileNotFoundError(f"the first stage of {run} is not at {first} (run)")
             parts["autoencoder"] = stack.enter_context(TensorFiles([first]))
             parts["autoencoder"].rename(lambda name: name if name.startswith("autoencoder.") else None)
-        source = Source(path=newest.path, config=newest.config, files=parts, names=own_names)
-        return assemble(source, "cpu", torch.float32)
+        source = Source(
+            path=newest.path, config=newest.config, files=parts, names=own_names, base=newest.base
+        )
+        return assemble(source, "cpu", torch.float32, unchanged(source, "cpu", torch.float32))

@@ -1,7 +1,7 @@
 """Training checkpoints of ours as a source of a model."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,24 @@ from ldm.checkpoints.assemble import Source
 from ldm.checkpoints.native import config_of, own_names
 from ldm.checkpoints.store import files_of
 from ldm.checkpoints.tensors import TensorFiles
+from ldm.models.lora import Update
 
 FORMAT = "ldm-training"
 
 
-def training_metadata(config: dict[str, Any], autoencoder: str | None, run: str = "") -> dict[str, str]:
+def training_metadata(
+    config: dict[str, Any], autoencoder: str | None, run: str = "", base: str | None = None
+) -> dict[str, str]:
     """What a training checkpoint says of itself.
 
     Args:
-        config: of the model in training, plain types only.
+        config: of the model in training, plain types only; with a node "adapters" if adapters are trained.
         autoencoder: path of the frozen first stage, which is not in the checkpoint; relative to the run.
         run: the config of the whole run, as YAML.
+        base: of fine-tuning, the checkpoint that the run started from; nets that it does not train are there.
     """
-    return {"format": FORMAT, "config": json.dumps(config), "autoencoder": autoencoder or "", "run": run}
+    metadata = {"format": FORMAT, "config": json.dumps(config), "autoencoder": autoencoder or "", "run": run}
+    return metadata | ({"base": base} if base else {})
 
 
 def is_training_checkpoint(files: TensorFiles) -> bool:
@@ -45,7 +50,10 @@ def training_source(path: Path, files: TensorFiles, stack: ExitStack, ema: bool)
     """
     config = config_of(files.metadata | {"format": "ldm"})
     assert config is not None
-    prefix = "ema." if ema else "nets."
+    base, prefix = files.metadata.get("base"), "ema." if ema else "nets."
+    if (node := config.pop("adapters", None)) is not None:
+        updates = stored_updates(files, node, prefix)
+        return Source(path=path, config=config, files={}, names=own_names, base=base, updates=updates)
     files.rename(lambda name: name.removeprefix(prefix) if name.startswith(prefix) else None)
     trained = {name.partition(".")[0] for name in files.shapes}
     parts = {name: files for name in trained}
@@ -56,7 +64,7 @@ def training_source(path: Path, files: TensorFiles, stack: ExitStack, ema: bool)
             raise FileNotFoundError(f"the first stage of {path} is not at {first} (checkpoint)")
         parts["autoencoder"] = stack.enter_context(TensorFiles([first]))
         parts["autoencoder"].rename(lambda name: name if name.startswith("autoencoder.") else None)
-    return Source(path=path, config=config, files=parts, names=own_names)
+    return Source(path=path, config=config, files=parts, names=own_names, base=base)
 
 
 def trained_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
@@ -66,3 +74,19 @@ def trained_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
     """
     with TensorFiles(files_of(path)) as files:
         return {name: files.get(name) for name in names}
+
+
+def stored_updates(files: TensorFiles, node: Mapping[str, Any], prefix: str) -> dict[str, Update]:
+    """What the adapters in a checkpoint add to the layers of the backbone.
+
+    Args:
+        files: the checkpoint, opened.
+        node: config of the adapters: rank and alpha.
+        prefix: "ema." or "nets.".
+    """
+    scale, home = float(node["alpha"]) / int(node["rank"]), f"{prefix}backbone."
+    layers = [n.removeprefix(home)[:-2] for n in files.shapes if n.startswith(home) and n.endswith(".A")]
+    return {
+        layer: Update(down=files.get(f"{home}{layer}.A"), up=files.get(f"{home}{layer}.B"), scale=scale)
+        for layer in layers
+    }

@@ -22,6 +22,8 @@ def main(cfg: DictConfig) -> None:
         variant=cfg.variant,
         prediction=cfg.prediction,
         ema=cfg.ema,
+        lora=cfg.lora,
+        lora_scale=float(cfg.lora_scale),
     )
     print(Path(cfg.output))
 

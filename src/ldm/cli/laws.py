@@ -167,6 +167,25 @@ def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
     return None
 
 
+def adapters_need_a_base(cfg: DictConfig) -> str | None:
+    """Adapters are trained for the nets of one checkpoint, its autoencoder among them."""
+    if not _first(cfg, "adapters._target_")[0]:
+        return None
+    if _first(cfg, "init_checkpoint")[1] is None:
+        return "init_checkpoint: adapters need the checkpoint that they are for, got none"
+    key, value = _first(cfg, "first_stage.checkpoint")
+    if value is not None:
+        return f"{key}: must be null with adapters, which are for all of init_checkpoint, got {value}"
+    key, value = _first(cfg, "task.power_ema")
+    if value:
+        return (
+            f"{key}: must be [] with adapters, of which ldm-ema makes no model, got {value} (averages=null)"
+        )
+    if _first(cfg, "trainer.strategy.shard")[1]:
+        return "trainer.strategy: adapters and their frozen base are not sharded: use trainer=ddp"
+    return None
+
+
 LAWS: tuple[Law, ...] = (
     eps_needs_noise_below_one,
     latent_channels_fit,
@@ -177,6 +196,7 @@ LAWS: tuple[Law, ...] = (
     buckets_fit_the_nets,
     autoguidance_needs_a_weaker_net,
     snapshots_need_averages,
+    adapters_need_a_base,
 )
 
 

@@ -14,9 +14,9 @@ KEY = "ldm"
 # Settings that keep their name from the command line to the pipeline and the PNG.
 CALL = ("num_inference_steps", "guidance_scale", "eta", "noise", "clip_skip", "height", "width", "strength")
 READING = ("variant", "prediction", "ema", "dtype")
-MODEL = ("vae_slicing", "vae_tiling")
+MODEL = ("vae_slicing", "vae_tiling", "lora_scale")
 FILES = ("image", "mask")
-MODELS = ("checkpoint", "weak_checkpoint")
+MODELS = ("checkpoint", "weak_checkpoint", "lora")
 NODES = ("scheduler", "timesteps", "thresholding", "guidance")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
 
@@ -27,7 +27,7 @@ def request_of(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(given, dict)
     names = ("kind", *MODELS, "size", *CALL, *READING, *MODEL, *FILES, *NODES)
     request = {name: given[name] for name in names if name in given}
-    for name in ("guidance_scale", "eta", "strength"):  # 4 on the command line is an int
+    for name in ("guidance_scale", "eta", "strength", "lora_scale"):  # 4 on the command line is an int
         if isinstance(request.get(name), int):
             request[name] = float(request[name])
     for name in FILES:
@@ -52,7 +52,7 @@ def digest(path: Path) -> str:
 def digests(request: dict[str, Any], checkpoint: Path) -> dict[str, str]:
     """SHA-256 of everything that the request reads."""
     paths = {"checkpoint": checkpoint}
-    paths |= {name: Path(request[name]) for name in (*FILES, "weak_checkpoint") if request.get(name)}
+    paths |= {name: Path(request[name]) for name in (*FILES, *MODELS[1:]) if request.get(name)}
     return {name: digest(path) for name, path in paths.items() if path.exists()}
 
 

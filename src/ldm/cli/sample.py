@@ -190,6 +190,8 @@ class Sampler:
         self.pipeline: Any = getattr(ldm, PIPELINES[kind]).from_pretrained(
             checkpoint, device=pick_device(_own_device(cfg.device)), **options
         )
+        if request.get("lora") is not None:
+            self.pipeline.load_lora(request["lora"], request["lora_scale"])
         if request.get("weak_checkpoint") is not None:
             self.pipeline.load_weak(request["weak_checkpoint"], ema=request["ema"])
         if request["vae_slicing"]:

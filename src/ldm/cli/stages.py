@@ -15,13 +15,16 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from ldm.checkpoints.assemble import LoadedModel
 from ldm.checkpoints.construct import ALLOWED
 from ldm.checkpoints.loader import load_model
+from ldm.checkpoints.lora import FILE, save_lora
 from ldm.checkpoints.native import save_model
 from ldm.checkpoints.store import CheckpointStore, is_sharded, resumable, state_of
 from ldm.checkpoints.training import trained_tensors, training_metadata
 from ldm.cli.app import launched_rank
 from ldm.cli.config import ConfigError, build
+from ldm.cli.initial import load_initial, reference
 from ldm.cli.summary import machine, revision
 from ldm.data.laion import LaionData
 from ldm.diffusion.timesteps import times_of
@@ -79,6 +82,7 @@ class Run:
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
         self.dir = Path(cfg.paths.run)
+        self.adapters: DictConfig | None = OmegaConf.select(cfg, "adapters")
         self.summary: dict[str, Any] = {"name": cfg.name, "machine": machine(), **revision(), "timings": {}}
 
     def execute(self) -> None:
@@ -88,6 +92,7 @@ class Run:
         OmegaConf.save(self.cfg, self.dir / "config.yaml", resolve=True)
         self._recall_summary()
         self.autoencoder_node = plain(self.cfg.autoencoder)
+        self.initial = load_initial(self.cfg)
         data = None if self.cfg.task is None else self._checked_data()
         autoencoder = self._first_stage()
         if data is not None:
@@ -190,12 +195,10 @@ class Run:
         run = self._resumed_run()  # one that branches off takes the first stage with it
         there = [path for path in (saved, run and run / saved.name) if path is not None and path.is_file()]
         if stage.checkpoint is not None or there:
-            loaded = load_model(Path(stage.checkpoint or there[0]))
-            self.autoencoder_node = loaded.config["autoencoder"]
-            net = loaded.components["autoencoder"]
-            if not saved.is_file() and self._is_main_process():  # the run then holds all of its model
-                save_model(saved, {"autoencoder": net}, {"autoencoder": self.autoencoder_node})
-            return net
+            return self._kept(load_model(Path(stage.checkpoint or there[0])), saved)
+        initial = None if self.cfg.task is None else self.initial
+        if initial is not None and "autoencoder" in initial.components:
+            return self._kept(initial, saved)
         if stage.task is None:
             net = build(self.cfg.autoencoder)()
             if any(True for _ in net.parameters()):
@@ -204,14 +207,27 @@ class Run:
                 )
             return net
         module: AutoencoderTraining = build(stage.task)
+        if self.initial is not None and self.cfg.task is None:
+            module.start_from(self.initial.components["autoencoder"])
         data = build(stage.data)
         # the module clips and steps by itself, and is small enough for a copy on each rank
         changes = {"max_steps": stage.max_steps, "gradient_clip_val": None, "accumulate_grad_batches": 1}
-        if self._shards(self.cfg):
-            changes["strategy"] = {"shard": False, "copies": None}
+        if OmegaConf.is_config(self.cfg.trainer.strategy):  # of two nets one is trained at a time
+            changes["strategy"] = {"shard": False, "copies": None, "find_unused": True}
         self.fit(module, data, folder, changes)
         self._finish_first_stage(module, data, saved)
         return module.ema
+
+    def _kept(self, loaded: LoadedModel, path: Path) -> nn.Module:
+        """The autoencoder of a checkpoint, written into the run, which then holds all of its model.
+
+        Adapters refer to their base instead: nothing of it is stored.
+        """
+        self.autoencoder_node = loaded.config["autoencoder"]
+        net = loaded.components["autoencoder"]
+        if not path.is_file() and self.adapters is None and self._is_main_process():
+            save_model(path, {"autoencoder": net}, {"autoencoder": self.autoencoder_node})
+        return net
 
     def _finish_first_stage(self, module: AutoencoderTraining, data: Any, path: Path) -> None:
         """Measures the latents and the reconstruction, writes the autoencoder and a picture."""
@@ -246,17 +262,24 @@ class Run:
         times_of(sampling["timesteps"], diffusion.schedule, sampling["num_inference_steps"])
         with torch.device("meta"):
             text_encoder = build(self.cfg.text_encoder)()
-        text_encoder.learn_vocabulary(data.captions)
+        if self.initial is None:
+            text_encoder.learn_vocabulary(data.captions)
         return data
 
     def _diffusion(self, autoencoder: nn.Module, data: Any) -> None:
         """Trains the diffusion model, writes it, samples and scores it."""
         from ldm.cli.scores import score
 
-        module: LatentDiffusion = build(self.cfg.task, autoencoder=autoencoder)
-        first_stage = "autoencoder.safetensors" if any(True for _ in autoencoder.parameters()) else None
         text = OmegaConf.to_yaml(self.cfg, resolve=True)
-        module.metadata = training_metadata(self.model_config(), first_stage, text)
+        if self.initial is not None and "pretrained" in self.cfg.text_encoder:
+            self.cfg.text_encoder.pretrained = None  # the weights are those of the checkpoint
+        module: LatentDiffusion = build(self.cfg.task, autoencoder=autoencoder)
+        if self.initial is not None:
+            module.start_from(self.initial.components)
+        self.initial = None
+        has_weights = self.adapters is None and any(True for _ in autoencoder.parameters())
+        first_stage = "autoencoder.safetensors" if has_weights else None
+        module.metadata = training_metadata(self.model_config(), first_stage, text, reference(self.cfg))
         if self.cfg.weak_checkpoint is not None:
             weak = load_model(self.cfg.weak_checkpoint).components
             module.weak = (weak["text_encoder"].eval(), weak["backbone"].eval())
@@ -265,19 +288,25 @@ class Run:
             return  # a finished run: the first rank does alone what is left
         if isinstance(data, LaionData):
             self.summary["bad_samples"] = data.quarantine.by_cause()
-        path, components = self.dir / "model.safetensors", module.components()
-        if self._is_main_process():
-            save_model(path, components, self.model_config(), dtype=torch.float16)
+        command = self._save(module)
         self.summary["latent_diffusion"] = {
             "parameters": sum(p.numel() for p in module.nets.parameters()),
             "steps": int(self.cfg.trainer.max_steps),
         }
-        self.summary["sample_command"] = (
-            f'ldm-sample checkpoint={path} prompt="{self.cfg.evaluation.prompts[0]}"'
-        )
+        self.summary["sample_command"] = f'ldm-sample {command} prompt="{self.cfg.evaluation.prompts[0]}"'
         with self.timed("samples and scores"), tempfile.TemporaryDirectory() as elsewhere:
             folder = self.dir if self._is_main_process() else Path(elsewhere)  # all draw, one writes
             self.summary |= score(self.cfg.evaluation, module.sample_images, data, folder)
+
+    def _save(self, module: LatentDiffusion) -> str:
+        """Writes what was trained, model or adapters; returns the arguments by which ldm-sample takes it."""
+        if self.adapters is None:
+            path = self.dir / "model.safetensors"
+            save_model(path, module.components(), self.model_config(), dtype=torch.float16)
+            return f"checkpoint={path}"
+        path = self.dir / FILE
+        save_lora(path, module.ema["backbone"].updates(), plain(self.cfg.backbone))
+        return f"checkpoint={self.cfg.init_checkpoint} lora={path}"
 
     def model_config(self) -> dict[str, Any]:
         """The metadata of the finished model: everything that is needed to sample from it."""
@@ -291,7 +320,7 @@ class Run:
             "image_size": cfg.data.image_size,
             "caption_dropout": cfg.task.caption_dropout,
             "training": {"name": cfg.name, "seed": cfg.seed, "steps": cfg.trainer.max_steps},
-        }
+        } | ({} if self.adapters is None else {"adapters": plain(self.adapters)})
 
     def _is_main_process(self) -> bool:
         if torch.distributed.is_initialized():

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ldm.checkpoints.assemble import COMPONENTS
+from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
 from ldm.checkpoints.construct import construct
 from ldm.checkpoints.loader import load_model
+from ldm.checkpoints.lora import merge_lora
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion
 from ldm.guidance.base import Backbone
@@ -74,6 +75,8 @@ class Pipeline:
         variant: str | None = None,
         prediction: str | None = None,
         ema: bool = True,
+        lora: str | os.PathLike[str] | None = None,
+        lora_scale: float = 1.0,
     ) -> P:
         """A pipeline from a checkpoint.
 
@@ -86,17 +89,20 @@ class Pipeline:
             variant: of a folder's weights, such as "fp16".
             prediction: "eps" or "v", for original files of 2.x, which do not say it.
             ema: take the EMA weights where a checkpoint has both.
+            lora: a file of adapters to merge into the nets (`load_lora`).
+            lora_scale: of the adapters.
 
-        Raises: FileNotFoundError; ValueError if there is no complete model.
+        Raises: FileNotFoundError; ValueError if there is no complete model, or the adapters are not for it.
         """
         if path is None:
             with shipped_model() as file:
-                return cls.from_pretrained(file, device=device, dtype=dtype)
+                return cls.from_pretrained(file, device=device, dtype=dtype, lora=lora, lora_scale=lora_scale)
         device, dtype = pick_device(str(device)), as_dtype(dtype)
         loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
         if missing := [name for name in COMPONENTS if name not in loaded.components]:
             raise ValueError(f"{path} is no complete model: it has no {', '.join(missing)} (checkpoint)")
-        return cls(**loaded.components, config=loaded.config).to(device, dtype)  # type: ignore[arg-type]
+        made = cls(**loaded.components, config=loaded.config).to(device, dtype)  # type: ignore[arg-type]
+        return made if lora is None else made.load_lora(lora, lora_scale)
 
     def to(self: P, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> P:
         """Moves the nets to a device or casts them; returns the pipeline.
@@ -107,6 +113,19 @@ class Pipeline:
         self.dtype = dtype or self.dtype
         for net in (self.autoencoder, self.text_encoder, self.backbone, *(self.weak or ())):
             net.to(device=self.device, dtype=self.dtype).requires_grad_(False).eval()
+        return self
+
+    def load_lora(self: P, path: str | os.PathLike[str], scale: float = 1.0) -> P:
+        """Merges low-rank adapters into the nets; returns the pipeline. Several may be merged in turn.
+
+        Args:
+            path: a file as diffusers (PEFT), kohya's scripts or `ldm-train adapters=lora` write it.
+            scale: of the adapters; 1 adds them as they were trained.
+
+        Raises: FileNotFoundError; ValueError if a tensor of the file belongs to no layer or does not fit.
+        """
+        nets = {name: getattr(self, name) for name in COMPONENTS}
+        merge_lora(LoadedModel(config=self.config, components=nets), Path(path), scale)
         return self
 
     def load_weak(self: P, path: str | os.PathLike[str], *, ema: bool = True) -> P:

@@ -85,6 +85,11 @@ class AutoencoderTraining(pl.LightningModule):
         self.adversarial_start, self.gradient_clip = adversarial_start, gradient_clip
         self.horizon, self.seed = Horizon(images=ema_images), seed
         self._perceptual: tuple[nn.Module, ...] = ()
+        self._initial: nn.Module | None = None  # whose weights this run starts from
+
+    def start_from(self, net: nn.Module) -> None:
+        """Lets the autoencoder begin with the weights of another."""
+        self._initial = net
 
     def configure_model(self) -> None:
         """Builds the nets once, from the run's seed."""
@@ -94,6 +99,8 @@ class AutoencoderTraining(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.net = make_net()
+            if self._initial is not None:
+                self.net.load_state_dict(self._initial.state_dict())
             if make_discriminator is not None:
                 self.discriminator = make_discriminator()
         if make_perceptual is not None:
@@ -108,7 +115,7 @@ class AutoencoderTraining(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """At a run's first step, known only now, starts the shortcut at the data's principal parts."""
-        if self.global_step == 0 and self.net.patch_shortcut:
+        if self.global_step == 0 and self.net.patch_shortcut and self._initial is None:
             self.net.init_shortcut(self.trainer.datamodule.training_images().to(self.device))
             self.ema.load_state_dict(self.net.state_dict())
 
@@ -191,16 +198,19 @@ class AutoencoderTraining(pl.LightningModule):
         return torch.cat(parts).clamp(-1, 1).cpu()
 
     @torch.no_grad()
-    def latent_statistics(self, images: Float[Tensor, "n c h w"], whitening: float) -> dict[str, list[float]]:
+    def latent_statistics(self, images: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
         """Scaling and shift that give latents mean 0 and overall variance 1.
 
         Args:
             images: training images in [-1, 1].
-            whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1.
+            whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1; None is one
+                scale for all and no shift (Rombach et al. 2022, App. G).
 
-        Returns: `scaling_factor` and `shift_factor`, one number per channel.
+        Returns: `scaling_factor` and `shift_factor`, one number per channel, or one for all.
         """
         mean = torch.cat([self.ema.encode(x.to(self.device)).mean for x in images.split(64)])
+        if whitening is None:
+            return {"scaling_factor": 1.0 / float(mean.std().clamp_min(1e-6)), "shift_factor": 0.0}
         shift, std = mean.mean((0, 2, 3)), mean.std((0, 2, 3)).clamp_min(1e-6)
         scale = std**-whitening
         scale = scale / ((std * scale).square().mean().sqrt())

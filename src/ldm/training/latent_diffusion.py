@@ -19,36 +19,18 @@ from ldm.diffusion.thresholding import thresholded
 from ldm.diffusion.time_draws import LowDiscrepancy, TimeDraws
 from ldm.diffusion.timesteps import times_of
 from ldm.guidance import CFG, Branch, Branches, drop_captions
+from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
+from ldm.models.lora import AdaptedNet, LoRA
 from ldm.models.text_encoder import TextEncoder
 from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method
+from ldm.training.latent_cache import LatentCache
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.parallel import arrange, rank_and_world, share, summed, whole
 from ldm.training.power_ema import power_functions
 
 DRAWN_AT_ONCE = 8  # images of a sample grid, on any number of ranks: the pixels do not depend on the ranks
-
-
-class LatentCache:
-    """Posterior moments of images that are a function of (key, caption), encoded once and kept in memory."""
-
-    def __init__(self) -> None:
-        self.index: dict[tuple[int, str], int] = {}
-        self.rows: list[Tensor] = []
-
-    def __call__(self, encode: Callable[[Tensor], Tensor], batch: dict[str, Any]) -> Tensor:
-        """Moments of the batch's images, (b, ...); `encode` is called for the ones not seen before.
-
-        Each is encoded alone: within a batch its last bits would depend on the others, and so on where the
-        run was begun.
-        """
-        names = list(zip(batch["key"].tolist(), batch["caption"], strict=True))
-        for i, name in enumerate(names):
-            if name not in self.index:
-                self.index[name] = len(self.rows)
-                self.rows.append(encode(batch["image"][i : i + 1])[0])
-        return torch.stack([self.rows[self.index[name]] for name in names])
 
 
 class LatentDiffusion(pl.LightningModule):
@@ -75,10 +57,12 @@ class LatentDiffusion(pl.LightningModule):
         activation_checkpointing: recompute the blocks' activations in the backward pass: less memory, a third
             more time.
         compile: compile the blocks, in place.
+        adapters: makes adapters of the backbone, which alone are trained then; None trains the nets.
         seed: of all draws.
     """
 
     stage = "latent diffusion"
+    _knows_words = False  # whether the text encoder's vocabulary is a given one
 
     def __init__(
         self,
@@ -101,6 +85,7 @@ class LatentDiffusion(pl.LightningModule):
         activation_checkpointing: bool = False,
         compile: bool = False,
         time_draws: TimeDraws | None = None,
+        adapters: Callable[[nn.Module], LoRA] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -109,7 +94,9 @@ class LatentDiffusion(pl.LightningModule):
                 f"caption_dropout must be in [0, 1), got {caption_dropout} (task.caption_dropout)"
             )
         self._frozen: tuple[Any, ...] = (autoencoder.requires_grad_(False).eval(),)
-        self._factories = (text_encoder, backbone)
+        self._factories, self._make_adapters = (text_encoder, backbone), adapters
+        self._adapted: AdaptedNet | None = None
+        self._initial: dict[str, nn.Module] = {}  # nets whose weights this run starts from
         self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
         self.time_draws = time_draws or LowDiscrepancy()
         self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
@@ -121,14 +108,18 @@ class LatentDiffusion(pl.LightningModule):
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
         self.gradient_norm, self.skipped = torch.tensor(0.0), False  # of the last step
         self._sound = torch.tensor(True)  # whether all losses of the step begun are finite
-        self.weak: tuple[Any, ...] | None = (
-            None  # text encoder and backbone of a weaker model, for sample grids
-        )
+        self.weak: tuple[Any, ...] | None = None  # nets of a weaker model, for sample grids
 
     @property
     def autoencoder(self) -> nn.Module:
         """The frozen first stage."""
         return self._frozen[0]
+
+    def start_from(self, components: dict[str, nn.Module]) -> None:
+        """Lets text encoder and backbone begin with the weights of those in `components`."""
+        names = {"text_encoder", "backbone"} & components.keys()
+        self._initial = {name: components[name] for name in names}
+        self._knows_words = "text_encoder" in names
 
     def configure_model(self) -> None:
         """Builds the trainable nets and their EMA twins once, from the run's seed."""
@@ -137,10 +128,17 @@ class LatentDiffusion(pl.LightningModule):
         make_text, make_backbone = self._factories
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            text = make_text()
-            trainable = {"text_encoder": text} if text.trainable else {}
-            self.nets = nn.ModuleDict({**trainable, "backbone": make_backbone()})
-        if not text.trainable:
+            text, backbone = make_text(), make_backbone()
+            for net, name in ((text, "text_encoder"), (backbone, "backbone")):
+                if name in self._initial:
+                    net.load_state_dict(self._initial.pop(name).state_dict())
+            trains_text = text.trainable and self._make_adapters is None
+            trainable = {"text_encoder": text} if trains_text else {}
+            if self._make_adapters is not None:
+                adapters = self._make_adapters(backbone)
+                self._adapted, backbone = AdaptedNet(backbone, adapters), adapters
+            self.nets = nn.ModuleDict({**trainable, "backbone": backbone})
+        if not trains_text:
             self._frozen = (self.autoencoder, text.requires_grad_(False).eval())
         self.ema = twin_of(self.nets)
         if self._power_functions:
@@ -153,6 +151,10 @@ class LatentDiffusion(pl.LightningModule):
         text = of["text_encoder"] if "text_encoder" in of else self._frozen[1]
         assert isinstance(text, TextEncoder)
         return text
+
+    def backbone(self, of: nn.ModuleDict) -> Backbone:
+        """The denoising net among the trained nets (or their EMA twins), or the frozen one with these."""
+        return of["backbone"] if self._adapted is None else self._adapted.using(of["backbone"])
 
     @property
     def twins(self) -> list[nn.Module]:
@@ -189,9 +191,10 @@ class LatentDiffusion(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Moves the frozen nets to the device, learns the vocabulary, readies the moving average."""
-        for net in (*self._frozen, *(self.weak or ())):
+        adapted = () if self._adapted is None else (self._adapted.net,)
+        for net in (*self._frozen, *(self.weak or ()), *adapted):
             net.to(self.device)
-        for nets in (self.nets, *self.twins):
+        for nets in () if self._knows_words else (self.nets, *self.twins):
             self.text_encoder(nets).learn_vocabulary(self.trainer.datamodule.captions)
         decays = [self.horizon, *self._power_functions]
         self._averages = [MovingAverage(t, self.nets, d) for t, d in zip(self.twins, decays, strict=True)]
@@ -224,7 +227,8 @@ class LatentDiffusion(pl.LightningModule):
         noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
         t = self.times(key, visit)
         give_keys(self._dropouts, self.seed, key, visit)
-        losses = self.diffusion.loss(lambda x_t, s: self.nets["backbone"](x_t, s, cond), x0, noise, t)
+        net = self.backbone(self.nets)
+        losses = self.diffusion.loss(lambda x_t, s: net(x_t, s, cond), x0, noise, t)
         self._sound = self._sound.to(losses.device) & losses.detach().isfinite().all()
         return {"loss": losses.mean(), "loss_per_sample": losses.detach(), "t": t, "key": key}
 
@@ -261,10 +265,14 @@ class LatentDiffusion(pl.LightningModule):
         cond = self.text_encoder(self.ema).encode(captions)
         noise = random.normal(seed, "validation_noise", draw, 0, x0.shape[1:])
         t = self.time_sampling(u, self.diffusion.schedule)
-        return self.diffusion.loss(lambda x_t, s: self.ema["backbone"](x_t, s, cond), x0, noise, t)
+        net = self.backbone(self.ema)
+        return self.diffusion.loss(lambda x_t, s: net(x_t, s, cond), x0, noise, t)
 
     def flops_per_image(self) -> int:
-        """FLOPs of training on an image: thrice a forward of the nets trained, once one of the frozen."""
+        """FLOPs of training on an image: thrice a forward of the nets trained, once one of the frozen.
+
+        Beside adapters the net's own weights get no gradients: twice a forward, without the adapters.
+        """
         make_text, make_backbone = self._factories
         size = self.image_size // self.autoencoder.downscale
         shape = (1, self.autoencoder.latent_channels, size, size)
@@ -280,7 +288,7 @@ class LatentDiffusion(pl.LightningModule):
         frozen = 0 if "text_encoder" in self.nets else text
         if self._cache is None:
             frozen += flops_of_method(self.autoencoder, "encode", (1, 3, self.image_size, self.image_size))
-        return 3 * trained + frozen
+        return (3 if self._adapted is None else 2) * trained + frozen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what is needed to sample from the checkpoint, and which averages it holds."""
@@ -294,7 +302,7 @@ class LatentDiffusion(pl.LightningModule):
         if kept != asked:
             raise ValueError(
                 f"power_ema cannot change while a run goes on: the checkpoint has {kept}, got {asked} "
-                "(task.power_ema, ema)"
+                "(task.power_ema, averages)"
             )
 
     @torch.no_grad()
@@ -315,7 +323,7 @@ class LatentDiffusion(pl.LightningModule):
 
     def _draw(self, captions: list[str], start: int, seed: int) -> Tensor:
         """Images of captions, in [-1, 1]; the first one's number is `start`."""
-        s, text, net = self.sampling, self.text_encoder(self.ema), self.ema["backbone"]
+        s, text, net = self.sampling, self.text_encoder(self.ema), self.backbone(self.ema)
         rule, scale = s.get("guidance") or CFG(), float(s["guidance_scale"])
         schedule = self.diffusion.schedule
         size = self.image_size // self.autoencoder.downscale
@@ -349,7 +357,8 @@ class LatentDiffusion(pl.LightningModule):
     def components(self) -> dict[str, nn.Module]:
         """The nets of a finished model, with EMA weights: autoencoder, text_encoder, backbone.
 
-        All ranks have to ask; sharded nets come in one piece on the first.
+        All ranks have to ask; sharded nets come in one piece on the first. Of a run that trains adapters the
+        backbone are these.
         """
         make_text, make_backbone = self._factories
         text = whole(self.text_encoder(self.ema), make_text)

@@ -121,19 +121,22 @@ def whole(net: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
     return result.requires_grad_(False).eval()
 
 
-def distributed(shard: bool, copies: int | None = None, timeout: float = 300.0) -> ParallelStrategy:
+def distributed(
+    shard: bool, copies: int | None = None, timeout: float = 300.0, find_unused: bool = False
+) -> ParallelStrategy:
     """The strategy of a run on several ranks: DDP, or FSDP2.
 
     Args:
         shard: whether nets, gradients, optimizer and EMA are sharded; otherwise each rank has a copy.
         copies: of the model, each sharded over as many ranks; None: one for each node (HSDP).
         timeout: seconds after which a collective operation whose other side is silent is an error.
+        find_unused: with copies, whether some parameters may have no part in a backward pass.
     """
     if timeout <= 0:
         raise ValueError(f"timeout must be above 0, got {timeout} (trainer.strategy.timeout)")
     if shard:
         return FullySharded(copies, timedelta(seconds=timeout))
-    return DDPStrategy(timeout=timedelta(seconds=timeout))
+    return DDPStrategy(timeout=timedelta(seconds=timeout), find_unused_parameters=find_unused)
 
 
 class FullySharded(ModelParallelStrategy):

@@ -86,7 +86,8 @@ class EMASnapshots(StepCallback):
             return
         config = json.loads(pl_module.metadata["config"])
         config["training"] = config.get("training", {}) | {"steps": self._step, "images": images}
-        about = {"config": config, "autoencoder": pl_module.metadata["autoencoder"]}
+        nets = ("autoencoder", "base")
+        about = {"config": config, **{n: v for n, v in pl_module.metadata.items() if n in nets}}
         self.store.add(images, averages, about)
         thinning = self._thinning
         self.store.remove(lambda old: not thinning.keeps(old, images))
