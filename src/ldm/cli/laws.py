@@ -179,8 +179,9 @@ def adapters_need_a_base(cfg: DictConfig) -> str | None:
     key, value = _first(cfg, "task.power_ema")
     if value:
         return f"{key}: must be [] with adapters, of which ldm-ema makes no model, got {value} (ema=null)"
-    if _target(cfg, "trainer.strategy") == "ModelParallelStrategy":
-        return "trainer.strategy: adapters and their frozen base are not sharded: use trainer=ddp"
+    key, sharded = _first(cfg, "trainer.strategy.shard")
+    if sharded:
+        return f"{key}: adapters and their frozen base are not sharded: use trainer=ddp"
     return None
 
 
