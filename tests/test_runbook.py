@@ -130,7 +130,7 @@ def test_every_command_runs_in_order(tmp_path, monkeypatch):
     }
     for folder in ("stable-diffusion", "stable-diffusion-photos"):
         assert (Path(folder) / "model_index.json").is_file()
-    for file in ("stable-diffusion.safetensors", "earlier.safetensors", "merged.safetensors", "raw.png"):
+    for file in ("stable-diffusion.safetensors", "earlier.safetensors", "merged.safetensors", "newest.png"):
         assert Path(file).is_file()
     assert len(list(Path("samples").iterdir())) == 2
     assert list(Path("outputs").rglob("sweep.png"))

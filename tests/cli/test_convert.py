@@ -1,11 +1,14 @@
 """ldm-convert: every way, and its mistakes."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from ldm.checkpoints import load_model, save_model
+from ldm.checkpoints.converter import write_checkpoint
+from ldm.checkpoints.tensors import TensorFiles
 from ldm.cli.convert import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -68,3 +71,15 @@ def test_a_mistake_is_one_line_and_status_2(arguments, says, model, capsys):
     assert says in lines[0]
     assert [p.name for p in Path().iterdir()] == ["a.safetensors"]
     assert Path("a.safetensors").read_bytes() == before
+
+
+def test_keys_named_as_groups_of_training_are_keys_here(stable_diffusion, tmp_path, monkeypatch, capsys):
+    """conf/prediction and conf/ema are for ldm-train."""
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(stable_diffusion("sd2", 0), Path("a.ckpt"), "original")
+    ways = ["input=a.ckpt", "output=b.safetensors"]
+    assert main(ways) == 2
+    assert "(prediction)" in capsys.readouterr().err
+    assert main([*ways, "prediction=v", "ema=false"]) == 0
+    config = json.loads(TensorFiles([Path("b.safetensors")]).metadata["config"])
+    assert config["diffusion"]["prediction"]["_target_"].endswith("Velocity")

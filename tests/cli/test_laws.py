@@ -22,15 +22,14 @@ GOOD = {
 TEXT = "ldm.models.text_encoder"
 ADAPTERS = {"_target_": "ldm.models.lora.LoRA"}
 AVERAGED = {"caption_dropout": 0.1, "power_ema": [0.05]}
-SHARDED = {"shard": True}
 BROKEN = [
     (
         {"adapters": ADAPTERS, "init_checkpoint": "a", "task": AVERAGED},
         "task.power_ema: must be [] with adapters, of which ldm-ema makes no model, got [0.05] (averages=null)",
     ),
     (
-        {"adapters": ADAPTERS, "init_checkpoint": "a", "trainer.strategy": SHARDED},
-        "trainer.strategy: adapters and their frozen base are not sharded: use trainer=ddp",
+        {"adapters": ADAPTERS, "init_checkpoint": "a", "trainer.strategy": {"shard": True}},
+        "trainer.strategy.shard: adapters and their frozen base are not sharded: use trainer=ddp",
     ),
     ({"adapters": ADAPTERS}, "init_checkpoint: adapters need the checkpoint that they are for, got none"),
     (

@@ -22,6 +22,7 @@ from ldm.cli.config import check_targets, did_you_mean, own_modules
 from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_override
 from ldm.cli.help import print_help_head
 from ldm.cli.laws import check_laws
+from ldm.cli.plain_keys import without_groups_of
 
 CONFIGS = "pkg://ldm.conf"
 
@@ -85,6 +86,7 @@ class _Command:
             try:
                 self.args = self._parse()
                 stack.enter_context(own_modules(self.args.config_dir))
+                stack.enter_context(without_groups_of(self.config_name))
                 sys.argv += _rank_overrides(self.args, self.config_name)
                 if self.args.help:  # Hydra's own takes twice as long, listing the groups
                     print_help_head(self.config_name, self.args.config_dir)

@@ -181,8 +181,9 @@ def adapters_need_a_base(cfg: DictConfig) -> str | None:
         return (
             f"{key}: must be [] with adapters, of which ldm-ema makes no model, got {value} (averages=null)"
         )
-    if _first(cfg, "trainer.strategy.shard")[1]:
-        return "trainer.strategy: adapters and their frozen base are not sharded: use trainer=ddp"
+    key, sharded = _first(cfg, "trainer.strategy.shard")
+    if sharded:
+        return f"{key}: adapters and their frozen base are not sharded: use trainer=ddp"
     return None
 
 

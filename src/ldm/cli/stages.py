@@ -212,8 +212,9 @@ class Run:
         data = build(stage.data)
         # the module clips and steps by itself, and is small enough for a copy on each rank
         changes = {"max_steps": stage.max_steps, "gradient_clip_val": None, "accumulate_grad_batches": 1}
-        if OmegaConf.is_config(self.cfg.trainer.strategy):  # of two nets one is trained at a time
-            changes["strategy"] = {"shard": False, "copies": None, "find_unused": True}
+        if isinstance(self.cfg.trainer.strategy, DictConfig):  # of two nets one is trained at a time
+            in_turn = stage.task.get("discriminator") is not None
+            changes["strategy"] = {"shard": False, "copies": None, "find_unused": in_turn}
         self.fit(module, data, folder, changes)
         self._finish_first_stage(module, data, saved)
         return module.ema
@@ -301,11 +302,13 @@ class Run:
     def _save(self, module: LatentDiffusion) -> str:
         """Writes what was trained, model or adapters; returns the arguments by which ldm-sample takes it."""
         if self.adapters is None:
-            path = self.dir / "model.safetensors"
-            save_model(path, module.components(), self.model_config(), dtype=torch.float16)
+            path, components = self.dir / "model.safetensors", module.components()
+            if self._is_main_process():
+                save_model(path, components, self.model_config(), dtype=torch.float16)
             return f"checkpoint={path}"
         path = self.dir / FILE
-        save_lora(path, module.ema["backbone"].updates(), plain(self.cfg.backbone))
+        if self._is_main_process():
+            save_lora(path, module.ema["backbone"].updates(), plain(self.cfg.backbone))
         return f"checkpoint={self.cfg.init_checkpoint} lora={path}"
 
     def model_config(self) -> dict[str, Any]:

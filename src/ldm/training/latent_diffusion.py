@@ -143,7 +143,8 @@ class LatentDiffusion(pl.LightningModule):
         self.ema = twin_of(self.nets)
         if self._power_functions:
             self.powers = nn.ModuleList(twin_of(self.nets) for _ in self._power_functions)
-        arrange(self.nets, self.twins, self.device_mesh, *self._arrangement)
+        nets = self.nets if self._adapted is None else nn.ModuleDict({"backbone": self._adapted.net})
+        arrange(nets, self.twins, self.device_mesh, *self._arrangement)
         self._dropouts = dropouts_of(self.nets)
 
     def text_encoder(self, of: nn.ModuleDict) -> TextEncoder:

@@ -130,7 +130,7 @@ def distributed(
         shard: whether nets, gradients, optimizer and EMA are sharded; otherwise each rank has a copy.
         copies: of the model, each sharded over as many ranks; None: one for each node (HSDP).
         timeout: seconds after which a collective operation whose other side is silent is an error.
-        find_unused: with copies, whether some parameters may have no part in a backward pass.
+        find_unused: whether each backward pass is of some parameters only, as where two nets train in turn.
     """
     if timeout <= 0:
         raise ValueError(f"timeout must be above 0, got {timeout} (trainer.strategy.timeout)")
