@@ -22,6 +22,7 @@ COMPANIONS = {
     "backbone/ddpm_cifar10_small": ["autoencoder=identity", "text_encoder=none", "first_stage=none"],
     "data/cifar10": ["task.cache_latents=false"],  # its images are mirrored
     "data/laion": ["data.shards=shards.tar"],
+    "data/latents": ["data.folder=latents", "first_stage.checkpoint=model.safetensors"],
     "guidance/autoguidance": ["weak_checkpoint=early.ckpt"],
     "text_encoder/clip": ["backbone=sd15"],
     "text_encoder/clip_h": ["backbone=sd2"],

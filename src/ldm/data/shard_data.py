@@ -168,9 +168,7 @@ class ShardData(OrderedData):
                 return row, read(row)
             except BadSample as error:
                 self.note_bad(str(error), row)
-        raise ValueError(
-            f"{TRIES} samples one after the other cannot be used: {dict(self.bad)} (data.shards)"
-        )
+        raise ValueError(f"{TRIES} samples one after the other cannot be used: {dict(self.bad)} (data)")
 
     def note_bad(self, cause: str, row: int) -> None:
         """Counts a row that cannot be used and writes it down."""
