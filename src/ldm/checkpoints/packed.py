@@ -36,18 +36,18 @@ def about_of(data: bytes) -> dict[str, Plain]:
     return {name: value for name, value in _metadata(data).items() if name != CHECKSUM}
 
 
-def unpacked(data: bytes) -> dict[str, Tensor]:
-    """The tensors of what `packed` gave.
+def unpacked(data: bytes) -> tuple[dict[str, Tensor], dict[str, Plain]]:
+    """The tensors that `packed` was given and what it was told.
 
     Raises: ValueError if a value is not as it was.
     """
-    if _metadata(data).get(CHECKSUM) != _checksum(about_of(data), data):
+    about = _metadata(data)
+    if about.pop(CHECKSUM, None) != _checksum(about, data):
         raise ValueError("its checksum is another")
     try:
-        tensors: dict[str, Tensor] = load(data)
+        return load(data), about
     except SafetensorError as error:
         raise ValueError(f"no whole safetensors: {error}") from error
-    return tensors
 
 
 def _metadata(data: bytes) -> dict[str, Plain]:

@@ -86,7 +86,7 @@ class Run:
         self._recall_summary()
         self.autoencoder_node = plain(self.cfg.autoencoder)
         data = None if self.cfg.task is None else self._checked_data()
-        autoencoder = self._first_stage()
+        autoencoder = self._first_stage(data)
         if data is not None:
             self._diffusion(autoencoder, data)
         if self._is_main_process():
@@ -164,8 +164,12 @@ class Run:
         log.info("this %s has no bfloat16: training in float32 (trainer.precision)", kind)
         return "32-true"
 
-    def _first_stage(self) -> nn.Module:
-        """The frozen autoencoder: read from a file, trained in this run, or built as it is."""
+    def _first_stage(self, trained_on: Any) -> nn.Module:
+        """The frozen autoencoder: read from a file, trained in this run, or built as it is.
+
+        Args:
+            trained_on: data of the diffusion model, which may be latents of an autoencoder.
+        """
         stage = self.cfg.first_stage
         folder = self.dir / "autoencoder"
         saved = self.dir / "autoencoder.safetensors"
@@ -173,6 +177,8 @@ class Run:
             loaded = load_model(Path(stage.checkpoint or saved))
             self.autoencoder_node = loaded.config["autoencoder"]
             net = loaded.components["autoencoder"]
+            if hasattr(trained_on, "verify"):
+                trained_on.verify(net)
             if not saved.is_file() and self._is_main_process():  # the run then holds all of its model
                 save_model(saved, {"autoencoder": net}, {"autoencoder": self.autoencoder_node})
             return net

@@ -66,12 +66,11 @@ def unpack(data: bytes, cache: str) -> dict[str, Tensor]:
         made by another autoencoder, text encoder or transform.
     """
     try:
-        of = about(data)
-        tensors = unpacked(data)
+        tensors, facts = unpacked(data)
     except ValueError as error:
         raise BadSample("damaged latent") from error
-    if of.cache != cache:
+    if facts.get("cache") != cache:
         raise ValueError("it was made with other settings than latents.json says: precompute it again")
-    if of.bad:
-        raise BadSample(of.bad)
+    if facts["bad"]:
+        raise BadSample(str(facts["bad"]))
     return tensors

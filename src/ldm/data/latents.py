@@ -136,12 +136,16 @@ class LatentData(ShardData):
         """What reads latents and captions out of the shards."""
         return SampleReader(self.index.samples, files, "txt", None, 0)
 
-    def verify(self, autoencoder: nn.Module, text_encoder: TextEncoder) -> None:
+    def verify(self, autoencoder: nn.Module, text_encoder: TextEncoder | None = None) -> None:
         """Makes sure that these nets would give what is stored; called before training.
+
+        Args:
+            autoencoder: of the run.
+            text_encoder: likewise; None: only the autoencoder is looked at.
 
         Raises: ValueError saying what differs.
         """
-        if self.embeddings and text_encoder.trainable:
+        if self.embeddings and text_encoder is not None and text_encoder.trainable:
             raise ValueError(
                 f"{self.folder} holds embeddings of a frozen text encoder, but that of this run is trained: "
                 "have it read the captions (data.embeddings=false)"

@@ -118,7 +118,7 @@ def read_reference(folder: str) -> dict[str, Tensor]:
     """
     data = _read(folder, REFERENCE, f"no {REFERENCE} in {folder} (data.folder)")
     try:
-        return unpacked(data)
+        return unpacked(data)[0]
     except ValueError as error:
         raise ValueError(f"{folder}/{REFERENCE} cannot be used: {error} (data.folder)") from error
 
