@@ -117,6 +117,7 @@ def test_latents_that_do_not_fit_are_refused(arguments, says, place_of_all, tmp_
     [
         (["checkpoint=null"], "checkpoint: needs a model that has the autoencoder"),
         (["output=null"], "output: needs a folder"),
+        (["output=s3://there"], "output: must be a local folder"),
         (["checkpoint=nothing.safetensors"], "no model file at nothing.safetensors"),
         (["checkpoint=model1.safetensors"], "made with another autoencoder"),
         (["data.image_size=8"], "made with another image_size"),

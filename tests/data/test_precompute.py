@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -198,24 +199,49 @@ def test_what_is_missing_is_made_and_no_more(images, tmp_path):
     assert len(ShardIndex.load(index).samples) == 30
 
 
-def killed_while_writing(images, folder, samples, monkeypatch):
-    """A process that is killed when it has packed so many samples."""
+def forked(work):
+    """A process of its own that does something."""
     process = os.fork()
     if process == 0:
-        packed = []
-
-        def pack_or_die(*arguments):
-            packed.append(arguments)
-            if len(packed) > samples:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return pack(*arguments)
-
-        monkeypatch.setattr("ldm.data.precompute.pack", pack_or_die)
         try:
-            precompute(laion(images), encoder(), folder, batch_size=1)
+            work()
         finally:
             os._exit(0)
-    return os.WTERMSIG(os.waitpid(process, 0)[1])
+    return process
+
+
+def killed_while_writing(images, folder, samples, monkeypatch):
+    """The signal that ends a process which is killed when it has packed so many samples."""
+    packed = []
+
+    def pack_or_die(*arguments):
+        packed.append(arguments)
+        if len(packed) > samples:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pack(*arguments)
+
+    def work():
+        monkeypatch.setattr("ldm.data.precompute.pack", pack_or_die)
+        precompute(laion(images), encoder(), folder, batch_size=1)
+
+    return os.WTERMSIG(os.waitpid(forked(work), 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_ranks_at_the_same_time_make_what_one_makes(images, tmp_path):
+    several, alone = tmp_path / "several", tmp_path / "alone"
+
+    def work(rank):
+        precompute(laion(images), encoder(), several, rank=rank, world=4)
+        finish(several)
+
+    processes = [forked(partial(work, rank)) for rank in range(4)]
+    assert [os.waitpid(process, 0)[1] for process in processes] == [0] * 4
+    precompute(laion(images), encoder(), alone)
+    names = {path.name for path in alone.iterdir() if path.is_file()}
+    assert {path.name for path in several.iterdir() if path.is_file()} == names
+    assert all((alone / name).read_bytes() == (several / name).read_bytes() for name in names)
+    assert torch.equal(latents(several).batch(3)["key"], laion(images).batch(3)["key"])
 
 
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
@@ -370,6 +396,14 @@ def test_a_damaged_latent_is_a_bad_sample(folder):
     seen = [key for step in range(4) for key in found.batch(step)["key"].tolist()]
     assert int(row["key"]) not in seen
     assert found.bad["damaged latent"] >= 1
+
+
+def test_shards_of_the_same_name_are_refused(images, tmp_path):
+    (tmp_path / "more").mkdir()
+    write(tmp_path / "more" / "00001.tar", 40, 3)
+    source = LaionData(shards=[f"{images}/*.tar", f"{tmp_path}/more/*.tar"], batch_size=8, image_size=16)
+    with pytest.raises(ValueError, match=r"got 2 of 00001.tar \(data.shards\)"):
+        precompute(source, encoder(), tmp_path / "latents")
 
 
 @pytest.mark.parametrize("options", [{"crop": "random"}, {"flip": 0.5}])

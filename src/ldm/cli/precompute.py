@@ -62,6 +62,8 @@ def precompute(cfg: DictConfig) -> None:
 
     if cfg.output is None:
         raise ConfigError("output: needs a folder for the latents (output=FOLDER)")
+    if "://" in cfg.output:
+        raise ConfigError(f"output: must be a local folder, which may be copied later, got {cfg.output}")
     data, (rank, world, local) = build(cfg.data), place()
     if not isinstance(data, LaionData):
         raise ConfigError("data: only tar shards are encoded ahead of time (data=laion data.shards=...)")

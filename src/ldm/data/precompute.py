@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -102,8 +103,9 @@ def provenance_of(data: LaionData, encoder: Encoder) -> Provenance:
             f"crop must be centre and flip 0, got {data.crop} and {data.flip} (data.crop, data.flip)"
         )
     shards = [shard.path.rsplit("/", 1)[-1] for shard in data.index.shards]
-    if twice := {name for name in shards if shards.count(name) > 1}:
-        raise ValueError(f"shards must have different names, got two of {min(twice)} (data.shards)")
+    name, count = Counter(shards).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"shards must have different names, got {count} of {name} (data.shards)")
     source = [(name, s.sha256, s.samples) for name, s in zip(shards, data.index.shards, strict=True)]
     return Provenance(
         autoencoder=fingerprint(encoder.autoencoder),
@@ -170,7 +172,8 @@ def precompute(
         path = folder / provenance.shards[number]
         if path.exists():
             continue
-        start, rows = time.perf_counter(), data.kept[shard_of == number]
+        start, (first, last) = time.perf_counter(), np.searchsorted(shard_of, [number, number + 1])
+        rows = data.kept[first:last]
         good = _write(path, Chunks(data, rows, AHEAD * batch_size), encoder, provenance.key, batch_size)
         made += 1
         speed = len(rows) / (time.perf_counter() - start)

@@ -77,6 +77,9 @@ class Provenance:
 
         Raises: ValueError if it holds latents made of something else.
         """
+        begun = any(
+            folder.glob("*.tar")
+        )  # before latents.json is looked for, which is there before shards are
         if (folder / ABOUT).is_file():
             found = self.differences(read_provenance(str(folder)))
             if found:
@@ -85,7 +88,7 @@ class Provenance:
                     "remove it (output)"
                 )
             return
-        if any(folder.glob("*.tar")):
+        if begun:
             raise ValueError(f"{folder} holds shards, but no {ABOUT}: choose another folder (output)")
         with replacing(folder / REFERENCE) as temporary:
             temporary.write_bytes(packed(reference, {}))
