@@ -29,6 +29,7 @@ SMALL = [
 
 
 CHECKPOINT = "path/to/checkpoint"
+RUN = "runs/mine"
 
 
 def main_of(command):
@@ -66,7 +67,7 @@ def test_make_targets_of_the_readme_exist(line):
     [
         line
         for line in SHELL
-        if line.startswith("ldm-sample") and CHECKPOINT not in line and "replay" not in line
+        if line.startswith("ldm-sample") and not any(word in line for word in (CHECKPOINT, "replay", RUN))
     ],
 )
 def test_sampling_commands_of_the_readme_run(line, tmp_path, monkeypatch):
@@ -78,7 +79,7 @@ def test_sampling_commands_of_the_readme_run(line, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in SHELL if line.startswith("ldm-train") and "--" not in line]
+    "line", [line for line in SHELL if line.startswith("ldm-train") and "--" not in line and RUN not in line]
 )
 def test_training_commands_of_the_readme_run_in_miniature(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -92,7 +93,7 @@ def test_training_commands_of_the_readme_run_in_miniature(line, tmp_path, monkey
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_commands_on_a_checkpoint_run_in_order(with_checkpoint):
     """As written, but for fewer steps and a smaller image."""
-    lines = [line for line in SHELL if line.startswith(("ldm-sample", "ldm-convert"))]
+    lines = [line for line in SHELL if line.startswith(("ldm-sample", "ldm-convert")) and RUN not in line]
     lines = lines[next(i for i, line in enumerate(lines) if CHECKPOINT in line) :]
     assert len(lines) == 8
     for line in lines:
@@ -105,6 +106,23 @@ def test_the_commands_on_a_checkpoint_run_in_order(with_checkpoint):
     assert sunset.read_bytes() == again.read_bytes()
     assert len(list(Path("outputs/many").iterdir())) == 2
     assert Path("single.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+def test_the_commands_on_a_run_run_in_order(tmp_path, monkeypatch):
+    """As written, but for a shorter first stage."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in SHELL if RUN in line]
+    assert len(lines) == 4
+    for line in lines:
+        command, *arguments = shlex.split(line)
+        small = ["first_stage.max_steps=2", "evaluation.retrieval=1"] if command == "ldm-train" else []
+        assert (
+            main_of(command)([*arguments, *small, *(["threads=1"] if "convert" not in command else [])]) == 0
+        )
+    assert list(Path("outputs").glob("*.png"))
+    assert Path("mine.safetensors").is_file()
+    assert Path("runs/branch/checkpoints/step_00000120").is_dir()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:datasets")

@@ -30,6 +30,8 @@ def config(folder: str):
     register_resolvers()
     overrides = [
         "experiment=tiny",
+        "~callbacks.ema",
+        "task.power_ema=[]",
         "data.batch_size=4",
         "autoencoder=identity",
         "backbone.channels=[8,8]",
@@ -95,7 +97,7 @@ def plain(cfg, stamp: Callable[[], None], usual: bool = False) -> None:
 
     module._trainer = SimpleNamespace(datamodule=data)
     module.on_fit_start()
-    average = MovingAverage(module.ema, module.nets, module.ema_decay)
+    average = MovingAverage(module.ema, module.nets, module.horizon)
     for i, batch in zip(range(STEPS), data.train_dataloader(), strict=False):
         loss = module.training_step(batch, i)["loss"]
         optimizer.zero_grad()
@@ -105,8 +107,8 @@ def plain(cfg, stamp: Callable[[], None], usual: bool = False) -> None:
         optimizer.step()
         schedule.step()
         if usual:
-            average = MovingAverage(module.ema, module.nets, module.ema_decay)
-        average.update(i + 1)
+            average = MovingAverage(module.ema, module.nets, module.horizon)
+        average.update(i * module.batch_size, (i + 1) * module.batch_size)
         stamp()
 
 

@@ -37,7 +37,10 @@ TINY = [
     "callbacks.validation.every_n_steps=8",
     "callbacks.validation.draws=8",
     "callbacks.validation.strata=4",
+    "callbacks.ema.every_n_images=48",
+    "callbacks.ema.budget_gigabytes=0.0075",  # 4 of 6 snapshots
     "sampling.num_inference_steps=2",
+    "backbone.dropout=0.1",
     "evaluation.retrieval=0",
 ]
 STAGE_OF_ITS_OWN = ["first_stage.max_steps=9"]
@@ -226,12 +229,12 @@ def final_state(run: Path) -> dict[str, Any]:
 
 
 def differences(a: Path, b: Path) -> dict[str, int]:
-    """How many weights, optimizer states, logged numbers and pictures of two runs differ in any bit."""
+    """How many weights, optimizer states, logged numbers, pictures and snapshots of two runs differ."""
     ours, theirs = final_state(a), final_state(b)
     found = {}
-    for name, part in (("parameters", "nets."), ("EMA", "ema.")):
+    for name, part in (("parameters", "nets."), ("EMA", ("ema.", "powers."))):
         found[name] = _unequal(
-            *({k: v for k, v in s["state_dict"].items() if part in k} for s in (ours, theirs))
+            *({k: v for k, v in s["state_dict"].items() if k.startswith(part)} for s in (ours, theirs))
         )
     found["optimizer"] = _unequal(*({"o": s["optimizer_states"]} for s in (ours, theirs)))
     for stage in (".", "autoencoder"):
@@ -239,6 +242,8 @@ def differences(a: Path, b: Path) -> dict[str, int]:
         found["logged numbers"] = found.get("logged numbers", 0) + _unequal(ours, theirs)
     pictures = [{p.name: p.read_bytes() for p in (run / "samples").glob("*.png")} for run in (a, b)]
     found["pictures"] = _unequal(*pictures)
+    snapshots = [{p.name: p.read_bytes() for p in (run / "ema").iterdir()} for run in (a, b)]
+    found["EMA snapshots"] = _unequal(*snapshots)
     found["model"] = _unequal(*(_model(run / "model.safetensors") for run in (a, b)))
     return found
 

@@ -85,6 +85,10 @@ BROKEN = [
         "weak_checkpoint: sampling.guidance=autoguidance needs the checkpoint of a weaker net, got none",
     ),
     (
+        {"callbacks.ema.every_n_images": 10, "task.power_ema": []},
+        "task.power_ema: must name the averages that callbacks.ema is to keep, got none",
+    ),
+    (
         {
             "diffusion.schedule._target_": "ldm.diffusion.continuous.FlowMatching",
             "diffusion.prediction._target_": "ldm.diffusion.prediction.Epsilon",

@@ -50,6 +50,7 @@ def test_a_run_leaves_everything_that_the_readme_names(finished):
         "samples/all.png",
         "checkpoints/step_00000100/state.ckpt",
         "checkpoints/step_00000100/manifest.json",
+        "ema/images_000000001200.safetensors",
         "autoencoder/metrics.csv",
         "autoencoder/checkpoints/step_00000040/state.ckpt",
     ]:
@@ -60,7 +61,7 @@ def test_a_run_leaves_everything_that_the_readme_names(finished):
 def test_checkpoints_hold_plain_types_and_no_frozen_net(finished):
     state = checkpoint(finished)
     assert state["global_step"] == 100
-    assert {key.split(".")[0] for key in state["state_dict"]} == {"nets", "ema"}
+    assert {key.split(".")[0] for key in state["state_dict"]} == {"nets", "ema", "powers"}
 
 
 def test_it_learned_the_shapes(finished):
@@ -169,7 +170,8 @@ def test_going_back_in_a_run_that_went_further_is_refused(finished, tmp_path, ca
     first = folder / "checkpoints" / "step_00000003"
     assert run(folder, *given, f"resume={first}") == 2
     assert "goes on to step 6: choose another hydra.run.dir" in capsys.readouterr().err
-    assert run(tmp_path / "branch", *given, f"resume={first}", "trainer.max_steps=6") == 0
+    more = ["evaluation.retrieval=1", "trainer.max_steps=6"]  # the branch takes the first stage with it
+    assert run(tmp_path / "branch", f"resume={first}", *more) == 0
     ours, theirs = checkpoint(folder)["state_dict"], checkpoint(tmp_path / "branch")["state_dict"]
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert run(folder, *given, "resume=never") == 2
@@ -194,6 +196,9 @@ def test_two_processes_train_as_one_and_wandb_has_a_run_for_each_stage(finished,
         ours, theirs = (read_metrics(f / stage / "metrics.csv")["train/loss"][:2] for f in (folder, finished))
         assert [step for step, _ in ours] == [10, 20]
         assert dict(ours) == pytest.approx(dict(theirs), rel=1e-3)
+    ours, theirs = (load_file(f / "ema" / "images_000000000240.safetensors") for f in (folder, finished))
+    for name, x in theirs.items():
+        torch.testing.assert_close(ours[name], x, rtol=1e-2, atol=2e-3)
     assert len(list(folder.rglob("offline-run-*"))) == 2
     assert list((folder / "wandb").glob("offline-run-*"))
 

@@ -1,6 +1,7 @@
 """Training on tar shards goes on bit for bit after a stop, over the seam of epochs and with any workers."""
 
 import io
+import json
 import tarfile
 
 import pytest
@@ -66,3 +67,32 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(workers, shards, first_
     losses = [read_metrics(folder / "metrics.csv")["train/loss"] for folder in (whole, parts)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 12
+
+
+@pytest.fixture(scope="module")
+def spoiled(shards, tmp_path_factory):
+    """The same shards, where one sample in ten has no caption."""
+    folder = tmp_path_factory.mktemp("spoiled")
+    for path in shards.glob("*.tar"):
+        with tarfile.open(path) as old, tarfile.open(folder / path.name, "w") as new:
+            for member in old.getmembers():
+                if not member.name.endswith("5.txt"):
+                    new.addfile(member, old.extractfile(member))
+    return folder
+
+
+def test_bad_samples_are_told_in_the_run(spoiled, first_stage, tmp_path):
+    assert run(tmp_path, spoiled, first_stage, "trainer.max_steps=5", "data.max_bad_fraction=0.5") == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
+    assert summary["bad_samples"] == {"no caption": 3}
+    assert sorted(line["shard"].rpartition("/")[2] for line in lines) == ["0.tar", "1.tar", "2.tar"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_bad_samples_end_the_run_in_one_line(workers, spoiled, first_stage, tmp_path, capsys):
+    more = [f"data.num_workers={workers}", "data.batch_size=64", "trainer.max_steps=20"]
+    assert run(tmp_path / "run", spoiled, first_stage, *more) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ldm-train: ")]
+    assert "samples cannot be used: {'no caption': " in line
+    assert line.endswith("(data.max_bad_fraction)")

@@ -35,6 +35,7 @@ GROUPS = [
     "callbacks",
     "data",
     "debug",
+    "ema",
     "evaluation",
     "experiment",
     "first_stage",

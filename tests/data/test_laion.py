@@ -114,9 +114,12 @@ def test_a_bad_sample_is_replaced_and_no_other_place_changes(cause, folder, tmp_
     for step, expected in enumerate(good):
         for mine, theirs in zip(numbers(stream.batch(step)), numbers(expected), strict=True):
             assert mine == (theirs + 1 if theirs in bad else theirs)
+    again = data(folder, quarantine=str(log))  # as after a stop: each sample is written down once
+    again.batch(0), again.batch(3)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["cause"] for line in lines} == {cause} == set(stream.bad)
-    assert len(lines) == stream.bad[cause] >= 4
+    assert stream.bad[cause] >= 4
+    assert again.quarantine.by_cause() == {cause: len(lines)} == {cause: 2}
     assert {line["shard"][-9:] for line in lines} == {"00000.tar", "00002.tar"}
 
 
@@ -214,7 +217,7 @@ def test_patterns_are_expanded(folder):
         "s3://b/02.tar",
         "x.tar",
     ]
-    with pytest.raises(FileNotFoundError, match=r"no tar shards found \(data.shards\)"):
+    with pytest.raises(FileNotFoundError, match=r"no tar shards at .* \(data.shards\)"):
         LaionData(shards=str(folder / "none*.tar"), batch_size=2).batch(0)
 
 

@@ -10,10 +10,10 @@ from ldm.diffusion import random
 
 KEYS = torch.arange(512)
 INT64 = st.integers(-(2**63), 2**63 - 1)
-GOLDEN_INTEGERS = [9018794, 7324992, 14720387, 16624323]
-GOLDEN_RANDINT = [5, 8, 2, 9]
+GOLDEN_INTEGERS = [9018794, 7324992, 12852752, 10355818]
+GOLDEN_RANDINT = [5, 8, 1, 3]
 GOLDEN_PERMUTATION = [4, 0, 2, 1, 5, 7, 3, 6]
-GOLDEN_NORMAL = [-0.305402, -0.07046, -0.231569, -0.432458]
+GOLDEN_NORMAL = [-0.305402, -0.07046, 0.285108, -1.351913]
 
 
 def integers(**changes):
@@ -73,6 +73,25 @@ def test_recorded_draws_do_not_change():
     assert random.permutation(7, "order", 8, 3).tolist() == GOLDEN_PERMUTATION
     normal = random.normal(7, "noise", key, 3)
     torch.testing.assert_close(normal, torch.tensor(GOLDEN_NORMAL), rtol=1e-5, atol=1e-6)
+
+
+def unmixed(x):
+    """The number whose hash is x: xor-shifts and odd factors undone, last ones first."""
+    for shift, factor in ((15, 0x735A2D97), (15, 0x21F0AAAD), (16, 1)):
+        y = x
+        for _ in range(32 // shift):
+            y = x ^ (y >> shift)
+        x = y * pow(factor, -1, 2**32) & random.MASK
+    return x
+
+
+def test_keys_of_more_than_32_bits_share_no_draws():
+    """Two keys, with other upper halves, whose row of 32 bits is the same: their noise is not."""
+    low = unmixed(int(random._mix(torch.tensor(5))) ^ 3 ^ 8)
+    keys = torch.tensor([(3 << 32) + 5, (8 << 32) + low])
+    first, second = random.normal(1, "noise", keys, 2, (4096,))
+    assert correlation(first, second) < 0.06
+    assert (first == second).sum() < 5
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A module with one weight under a real Trainer; loggers are recorded."""
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from unittest.mock import Mock
 
@@ -10,6 +11,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from ldm.training.optim import clip_or_drop
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "exact_resume"
 
 
 class Module(pl.LightningModule):
@@ -73,6 +76,16 @@ def fit(folder, module, *callbacks, steps=4, accumulate=1, every=2, loggers=(), 
 def rows(trainer):
     calls = [call for call in trainer.loggers[0].log_metrics.call_args_list if "lr" in call.args[0]]
     return [(call.kwargs["step"], call.args[0]) for call in calls]
+
+
+@pytest.fixture(scope="module")
+def kills():
+    """The study's module, importable by the processes that it starts."""
+    sys.path.insert(0, str(FOLDER))
+    import kills
+
+    yield kills
+    sys.path.remove(str(FOLDER))
 
 
 @pytest.fixture

@@ -3,25 +3,14 @@
 The processes are those of experiments/exact_resume/kills.py.
 """
 
-import json
-import sys
-from pathlib import Path
-
 import pytest
-
-from ldm.evaluation.report import read_metrics
-
-FOLDER = Path(__file__).parents[2] / "experiments" / "exact_resume"
 
 
 @pytest.fixture(scope="module")
-def kills():
-    """The study's module, importable by the processes that it starts."""
-    sys.path.insert(0, str(FOLDER))
-    import kills
+def ranks(kills):
+    import ranks
 
-    yield kills
-    sys.path.remove(str(FOLDER))
+    return ranks
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +25,7 @@ def compare(kills, runner, tmp_path, count, seed, *more, accumulate=1):
     assert sum(fallen.values()) == count
     for run in runs:
         assert kills.differences(tmp_path / "alone", run) == dict.fromkeys(
-            ("parameters", "EMA", "optimizer", "logged numbers", "pictures", "model"), 0
+            ("parameters", "EMA", "optimizer", "logged numbers", "pictures", "EMA snapshots", "model"), 0
         )
     return fallen
 
@@ -69,36 +58,19 @@ def test_a_hundred_kills_leave_no_trace(kills, runner, tmp_path, workers, accumu
     compare(kills, runner, tmp_path, 26, 10 + workers + accumulate, *more, accumulate=accumulate)
 
 
-def drawn(folder):
-    """(step, key) -> visit, caption, noise and time of each sample; steps trained twice must agree."""
-    found = {}
-    for path in sorted(folder.glob("draws*.jsonl")):
-        for line in path.read_text().splitlines():
-            if not line.endswith("]"):  # the last one of a killed process
-                continue
-            step, key, *rest = json.loads(line)
-            assert found.setdefault((step, key), rest) == rest
-    return found
-
-
 @pytest.mark.dist
-def test_ranks_and_accumulation_may_change_at_each_restart(kills, runner, tmp_path):
+def test_ranks_and_accumulation_may_change_at_each_restart(kills, ranks, runner, tmp_path):
     """1x4, 2x2 and 4x1: the same batches and draws bit for bit, losses but for the order of fp32 sums."""
     runner.finish([*kills.TINY, "first_stage.max_steps=2", f"hydra.run.dir={tmp_path}/first"])
-    given = [*kills.TINY, f"first_stage.checkpoint={tmp_path}/first/autoencoder.safetensors"]
-    folders = []
-    for name, shapes in (("alone", [(1, 4)]), ("changing", [(1, 4), (2, 2), (4, 1), (2, 2)])):
-        folder = tmp_path / name
-        folder.mkdir()
-        folders.append(folder)
-        for i, (world, accumulate) in enumerate(shapes):
-            last = i == len(shapes) - 1
-            blow = None if last else kills.Blow(where="batch", amount=7 * accumulate)
-            argv = [*given, f"trainer.accumulate_grad_batches={accumulate}", f"hydra.run.dir={folder}/run"]
-            assert runner.ranks(argv, world, folder / f"draws{i}.jsonl", blow) == (not last)
-    ours, theirs = (drawn(folder) for folder in folders)
+    first, folders = (
+        tmp_path / "first" / "autoencoder.safetensors",
+        (tmp_path / "alone", tmp_path / "changing"),
+    )
+    for folder, shapes in zip(folders, ([(1, 4)], ranks.SHAPES), strict=True):
+        ranks.change(runner, folder, first, shapes)
+    ours, theirs = map(ranks.drawn, folders)
     assert ours == theirs
     assert len(theirs) == 24 * 12
-    curves = [read_metrics(folder / "run" / "metrics.csv")["train/loss"] for folder in folders]
+    curves = [ranks.losses(folder) for folder in folders]
     assert [step for step, _ in curves[0]] == [step for step, _ in curves[1]]
     assert [loss for _, loss in curves[0]] == pytest.approx([loss for _, loss in curves[1]], rel=2e-5)

@@ -6,6 +6,7 @@ import torch
 
 from ldm.diffusion import prediction, schedule, time_sampling, timesteps, weighting
 from ldm.diffusion.process import Diffusion
+from ldm.models.blocks import ResBlock
 from ldm.models.identity import IdentityAutoencoder
 from ldm.models.text_encoder import CLIP_VOCABULARY, ClassEncoder, NullTextEncoder, TinyTextEncoder
 from ldm.models.unet import UNet
@@ -64,6 +65,20 @@ def test_draws_of_a_sample_do_not_depend_on_its_batch():
     one, two = net.training_step(batch([3]), 0), net.training_step(batch([0, 1, 2, 3]), 0)
     assert torch.equal(one["t"][0], two["t"][3])
     torch.testing.assert_close(one["loss_per_sample"][0], two["loss_per_sample"][3], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_of_a_sample_depends_on_its_key_and_visit_only():
+    net = module(backbone=partial(module()._factories[1], dropout=0.5))
+    torch.nn.init.normal_(net.nets["backbone"].conv_out.weight)
+    for block in net.nets["backbone"].modules():
+        if isinstance(block, ResBlock):
+            torch.nn.init.normal_(block.conv2.weight)  # they start as zeros, behind which nothing shows
+    losses = [
+        net.training_step(batch(keys, visit), 0)["loss_per_sample"]
+        for keys, visit in (([3], 0), ([0, 1, 2, 3], 0), ([3], 1))
+    ]
+    torch.testing.assert_close(losses[0][0], losses[1][3])
+    assert (losses[0][0] - losses[2][0]).abs() > 1e-3
 
 
 def test_draws_change_with_the_visit_and_the_seed():

@@ -31,6 +31,8 @@ def describe(error: BaseException) -> tuple[int, str | None]:
         return USAGE, _describe_omegaconf(error)
     if isinstance(error, HydraException):
         return USAGE, _one_line(str(error))
+    if (told := _told_by_a_worker(error)) is not None:
+        return (USAGE if isinstance(error, ValueError | TypeError | FileNotFoundError) else FAILURE), told
     if isinstance(error, OSError):
         usage = isinstance(error, FileNotFoundError | FileExistsError)
         return (USAGE if usage else FAILURE), _describe_os(error)
@@ -43,6 +45,18 @@ def describe(error: BaseException) -> tuple[int, str | None]:
     if _raised_by_us(error.__traceback__):
         return (USAGE if isinstance(error, ValueError | TypeError) else FAILURE), _one_line(str(error))
     return FAILURE, None
+
+
+def _told_by_a_worker(error: BaseException) -> str | None:
+    """What a `raise` statement of `ldm` said in a loader process; torch hands on its traceback as text."""
+    name = type(error).__name__
+    match = re.match(
+        rf"Caught {name} in DataLoader worker process \d+\.\n.*\n  File \"[^\"]*[/\\]ldm[/\\][^\"]*\", "
+        rf"line \d+, in \w+\n    raise [^\n]*\n(?:    [^\n]*\n)*{name}: (.*)",
+        str(error),
+        re.DOTALL,
+    )
+    return _one_line(match[1]) if match else None
 
 
 def unknown_override(error: BaseException) -> str | None:

@@ -162,6 +162,15 @@ def buckets_fit_the_nets(cfg: DictConfig) -> str | None:
     return None
 
 
+def snapshots_need_averages(cfg: DictConfig) -> str | None:
+    """Snapshots are of averages over power functions."""
+    key, _ = _first(cfg, "callbacks.ema")
+    averages_key, averages = _first(cfg, "task.power_ema")
+    if key and averages_key and not averages:
+        return f"{averages_key}: must name the averages that {key} is to keep, got none"
+    return None
+
+
 def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
     """Autoguidance leads away from what a weaker net says (Karras et al. 2024)."""
     key, _ = _first(cfg, "guidance", "sampling.guidance")
@@ -181,6 +190,7 @@ LAWS: tuple[Law, ...] = (
     latents_need_their_autoencoder,
     buckets_fit_the_nets,
     autoguidance_needs_a_weaker_net,
+    snapshots_need_averages,
 )
 
 

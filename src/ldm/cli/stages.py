@@ -21,6 +21,7 @@ from ldm.checkpoints.store import CheckpointStore, resumable, state_of
 from ldm.checkpoints.training import training_metadata
 from ldm.cli.config import ConfigError, build
 from ldm.cli.summary import machine, revision
+from ldm.data.laion import LaionData
 from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.checkpointing import Checkpoints
@@ -128,6 +129,8 @@ class Run:
                 module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
                 return
             data.resume(step)
+        for each in logger:
+            each.log_hyperparams({**plain(self.cfg), **revision()})
         with self.timed(module.stage):
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
             interrupted = any(getattr(callback, "interrupted", False) for callback in callbacks)
@@ -140,7 +143,8 @@ class Run:
     def _checkpoint(self, folder: Path) -> tuple[Path | None, int]:
         """What training goes on from, None for nothing, and its step."""
         store = CheckpointStore(folder / "checkpoints")
-        if self.cfg.resume not in ("auto", "never"):
+        run = self._resumed_run()
+        if run is not None and (run.name == "autoencoder") == (folder.name == "autoencoder"):
             path, step = resumable(Path(self.cfg.resume))
             if (later := max(store.steps(), default=-1)) > step:
                 raise ConfigError(
@@ -154,6 +158,13 @@ class Run:
             )
         newest = store.newest()
         return (None, 0) if newest is None else (state_of(store.path(newest)), newest)
+
+    def _resumed_run(self) -> Path | None:
+        """Directory of the run, or of its first stage, that has the checkpoint named by `resume`."""
+        if self.cfg.resume in ("auto", "never"):
+            return None
+        path, _ = resumable(Path(self.cfg.resume))
+        return (path if path.is_dir() else path.parent).resolve().parents[1]
 
     def _precision(self) -> str:
         """The precision asked for; float32 in place of a bfloat16 that would only be emulated."""
@@ -173,8 +184,10 @@ class Run:
         stage = self.cfg.first_stage
         folder = self.dir / "autoencoder"
         saved = self.dir / "autoencoder.safetensors"
-        if stage.checkpoint is not None or saved.is_file():
-            loaded = load_model(Path(stage.checkpoint or saved))
+        run = self._resumed_run()  # one that branches off takes the first stage with it
+        there = [path for path in (saved, run and run / saved.name) if path is not None and path.is_file()]
+        if stage.checkpoint is not None or there:
+            loaded = load_model(Path(stage.checkpoint or there[0]))
             self.autoencoder_node = loaded.config["autoencoder"]
             net = loaded.components["autoencoder"]
             if hasattr(trained_on, "verify"):
@@ -247,6 +260,8 @@ class Run:
         self.fit(module, data, self.dir, {})
         if not self._is_main_process():
             return
+        if isinstance(data, LaionData):
+            self.summary["bad_samples"] = data.quarantine.by_cause()
         path = self.dir / "model.safetensors"
         save_model(path, module.components(), self.model_config(), dtype=torch.float16)
         self.summary["latent_diffusion"] = {

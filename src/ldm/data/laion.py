@@ -94,8 +94,14 @@ class LaionData(ShardData):
         self.crop, self.flip, self.max_pixels = crop, check_fraction("flip", flip), max_pixels
 
     def paths(self) -> list[str]:
-        """Paths or URLs of the shards, sorted."""
-        return expand(self.shards)
+        """Paths or URLs of the shards, sorted.
+
+        Raises: FileNotFoundError if there is none.
+        """
+        paths = expand(self.shards)
+        if not paths:
+            raise FileNotFoundError(f"no tar shards at {self.shards} (data.shards)")
+        return paths
 
     def made_reader(self, files: ShardFiles) -> SampleReader:
         """What reads images and captions out of the shards."""

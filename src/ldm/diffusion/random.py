@@ -31,12 +31,15 @@ def _bits(
     n = 1
     for size in shape:
         n *= size
-    row = _mix(key & MASK) ^ ((key >> 32) & MASK)
+    high = (key >> 32) & MASK
+    row = _mix(key & MASK) ^ high
     row = _mix((row + (seed & MASK)) & MASK)
     row = _mix(row ^ (seed >> 32 & MASK) ^ zlib.crc32(purpose.encode()))
     row = _mix((row + torch.as_tensor(visit, device=key.device) * 0x9E3779B9 + stream * 0x85EBCA6B) & MASK)
+    # For each upper half, row is a bijection of the lower one: with both, no two keys share their draws.
+    salt = (row + _mix(high)) & MASK
     counter = torch.arange(n, device=key.device, dtype=torch.int64) * 0x9E3779B9 & MASK
-    return _mix(_mix(counter[None] ^ row[:, None]) + row[:, None] & MASK).view(len(key), *shape)
+    return _mix(_mix(counter[None] ^ row[:, None]) + salt[:, None] & MASK).view(len(key), *shape)
 
 
 def uniform(

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ldm.models.dropout import KeyedDropout
+
 
 def timestep_embedding(
     t: Float[Tensor, " b"], width: int, max_period: float = 10_000.0
@@ -65,7 +67,7 @@ class ResBlock(nn.Module):
         if embedding_dim is not None:
             self.embed = nn.Linear(embedding_dim, out_channels)
         self.norm2 = nn.GroupNorm(norm_groups, out_channels, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = KeyedDropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         if zero_init:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ldm.diffusion import random
 from ldm.models.vae import AutoencoderKL, Posterior
-from ldm.training.ema import MovingAverage, twin_of
+from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 
@@ -51,7 +51,7 @@ class AutoencoderTraining(pl.LightningModule):
         adversarial_weight: its weight, multiplied by the adaptive weight.
         adversarial_start: step at which the adversarial term starts.
         gradient_clip: largest norm of the gradient.
-        ema_decay: limit of the EMA's decay per step.
+        ema_images: horizon of the EMA: the images over which it forgets to 1/e.
         seed: of all draws.
     """
 
@@ -73,7 +73,7 @@ class AutoencoderTraining(pl.LightningModule):
         adversarial_weight: float = 0.5,
         adversarial_start: int = 0,
         gradient_clip: float = 1.0,
-        ema_decay: float = 0.99,
+        ema_images: int = 1_600,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class AutoencoderTraining(pl.LightningModule):
         self.l1_weight, self.l2_weight, self.kl_weight = l1_weight, l2_weight, kl_weight
         self.perceptual_weight, self.adversarial_weight = perceptual_weight, adversarial_weight
         self.adversarial_start, self.gradient_clip = adversarial_start, gradient_clip
-        self.ema_decay, self.seed = ema_decay, seed
+        self.horizon, self.seed = Horizon(images=ema_images), seed
         self._perceptual: tuple[nn.Module, ...] = ()
 
     def configure_model(self) -> None:
@@ -104,7 +104,7 @@ class AutoencoderTraining(pl.LightningModule):
         """Moves the perceptual net to the device, readies the moving average."""
         for module in self._perceptual:
             module.to(self.device)
-        self._average = MovingAverage(self.ema, self.net, self.ema_decay)
+        self._average = MovingAverage(self.ema, self.net, self.horizon)
 
     def on_train_start(self) -> None:
         """At a run's first step, known only now, starts the shortcut at the data's principal parts."""
@@ -149,7 +149,8 @@ class AutoencoderTraining(pl.LightningModule):
             weight = adaptive_weight(loss, fool, self.net.decoder.conv_out.weight)
             loss = loss + self.adversarial_weight * weight * fool
         self._optimise(0, loss)
-        self._average.update(self.global_step)
+        after = self.global_step * self.batch_size
+        self._average.update(after - self.batch_size, after)
         if adversarial:
             self.discriminator.requires_grad_(True)
             real, fake = self.discriminator(image), self.discriminator(output.detach())

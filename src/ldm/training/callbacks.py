@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from torch import Tensor
 
+from ldm.training.tensorboard_log import TensorBoardLog
 from ldm.utils.image_io import labelled_grid, make_grid, save_png
 
 log = logging.getLogger(__name__)
@@ -20,10 +20,8 @@ log = logging.getLogger(__name__)
 def log_picture(trainer: pl.Trainer, name: str, picture: Image.Image, step: int) -> None:
     """Sends a picture to the loggers that show pictures: W&B and TensorBoard."""
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
+        if isinstance(logger, WandbLogger | TensorBoardLog):
             logger.log_image(key=name, images=[picture], step=step)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
 
 class StepCallback(pl.Callback):
@@ -76,7 +74,7 @@ class SampleGrid(StepCallback):
         folder.mkdir(parents=True, exist_ok=True)
         about = {"step": str(self._step), "seed": str(self.seed), "prompts": "\n".join(self.captions)}
         save_png(make_grid(images, columns=self.columns), folder / f"step_{self._step:08d}.png", about)
-        if any(isinstance(logger, WandbLogger | TensorBoardLogger) for logger in trainer.loggers):
+        if any(isinstance(logger, WandbLogger | TensorBoardLog) for logger in trainer.loggers):
             picture = labelled_grid(images, self.captions, columns=self.columns)
             log_picture(trainer, "samples", picture, self._step)
 

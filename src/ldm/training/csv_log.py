@@ -12,6 +12,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from ldm.utils.files import replacing
 
 
+def read_rows(path: Path) -> dict[int, dict[str, float]]:
+    """The numbers of each step in a file of `CSVLog`; none if it is not there."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        return {
+            int(row["step"]): {k: float(v) for k, v in row.items() if v and k != "step"}
+            for row in csv.DictReader(file)
+        }
+
+
 class CSVLog(Logger):
     """One row per step in `metrics.csv`, written whole (temporary name, rename) every few seconds.
 
@@ -48,19 +59,10 @@ class CSVLog(Logger):
         """Adds numbers to a step's row."""
         step = step or 0
         if self._rows is None:
-            self._rows = {s: row for s, row in self._read().items() if s < step}
+            self._rows = {s: row for s, row in read_rows(self.path).items() if s < step}
         self._rows.setdefault(step, {}).update({k: float(v) for k, v in metrics.items()})
         if time.monotonic() - self._written > self.every_seconds:
             self.save()
-
-    def _read(self) -> dict[int, dict[str, float]]:
-        if not self.path.is_file():
-            return {}
-        with self.path.open(newline="") as file:
-            return {
-                int(row["step"]): {k: float(v) for k, v in row.items() if v and k != "step"}
-                for row in csv.DictReader(file)
-            }
 
     @rank_zero_only
     def save(self) -> None:

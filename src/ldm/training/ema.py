@@ -1,9 +1,43 @@
-"""Exponential moving average of weights as a frozen twin."""
+"""Exponential moving average of weights, with a horizon in images, as a frozen twin."""
 
 import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+Decay = Callable[[int, int], float]
+"""Maps the images seen (before, after) a step to what the average keeps of its old value, in [0, 1]."""
+
+START = 9.0  # the memory is at most 1 / START of the images seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Horizon:
+    """Decay of an exponential moving average that forgets to 1/e over a number of images.
+
+    The memory is h(n) = min(horizon, n / 9) images after n images, short at the start, and the decay from
+    a to b images exp(-integral of dn / h(n)): it is the product of the decays of parts, so the average does
+    not depend on how the images are cut into steps, but for where the weights stand in between.
+
+    Args:
+        images: the horizon.
+    """
+
+    images: int
+
+    def __post_init__(self) -> None:
+        """Checks the range."""
+        if self.images < 1:
+            raise ValueError(f"ema_images must be at least 1 image, got {self.images} (task.ema_images)")
+
+    def __call__(self, before: int, after: int) -> float:
+        """What is kept from `before` to `after` images seen."""
+        joint = START * self.images  # from here on the memory is the horizon
+        short = (min(before, joint) / min(after, joint)) ** START
+        return short * math.exp(-(max(after, joint) - max(before, joint)) / self.images)
 
 
 def twin_of(module: nn.Module) -> nn.Module:
@@ -13,7 +47,7 @@ def twin_of(module: nn.Module) -> nn.Module:
 
 
 class MovingAverage:
-    """Keeps a twin at the exponential moving average of a module's weights; buffers are copied.
+    """Keeps a twin at a moving average of a module's weights; buffers are copied.
 
     The tensors of both are looked up once, here: walking the modules at each step would take longer than the
     average itself. So it is to be made when the module is on its device, sharded and will not be rebuilt.
@@ -21,23 +55,23 @@ class MovingAverage:
     Args:
         twin: the moving average, in float32.
         module: the trained module.
-        decay: limit of the decay per update, in [0, 1).
+        decay: what is kept, given the images seen before and after a step.
     """
 
-    def __init__(self, twin: nn.Module, module: nn.Module, decay: float) -> None:
+    def __init__(self, twin: nn.Module, module: nn.Module, decay: Decay) -> None:
         self.decay = decay
         self._parameters = list(twin.parameters()), list(module.parameters())
         self._buffers = list(zip(twin.buffers(), module.buffers(), strict=True))
 
     @torch.no_grad()
-    def update(self, updates: int) -> None:
-        """twin <- d twin + (1 - d) module with d = min(decay, (1 + n) / (10 + n)) after n updates.
+    def update(self, before: int, after: int) -> None:
+        """twin <- d twin + (1 - d) module with d = decay(before, after).
 
         Args:
-            updates: number of updates done before this one; small numbers shorten the memory at the start.
+            before: images seen before the step.
+            after: images seen after it.
         """
-        d = min(self.decay, (1 + updates) / (10 + updates))
         ours, theirs = self._parameters
-        torch._foreach_lerp_(ours, [p.float() for p in theirs], 1.0 - d)
+        torch._foreach_lerp_(ours, [p.float() for p in theirs], 1.0 - self.decay(before, after))
         for buffer, source in self._buffers:
             buffer.copy_(source)

@@ -1,6 +1,6 @@
-"""Lightning glue of a latent diffusion model: encode, drop captions, loss, EMA twin (Rombach et al. 2022)."""
+"""Lightning glue of a latent diffusion model: encode, drop captions, loss, EMA twins; Rombach et al. 2022."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,10 +19,12 @@ from ldm.diffusion.thresholding import thresholded
 from ldm.diffusion.time_draws import LowDiscrepancy, TimeDraws
 from ldm.diffusion.timesteps import times_of
 from ldm.guidance import CFG, Branch, Branches, drop_captions, drop_embeddings
+from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.text_encoder import TextEncoder
-from ldm.training.ema import MovingAverage, twin_of
+from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
+from ldm.training.power_ema import power_functions
 
 
 class LatentCache:
@@ -59,7 +61,8 @@ class LatentDiffusion(pl.LightningModule):
         lr_schedule: learning-rate factor of the images seen.
         batch_size: global batch size, images per step.
         caption_dropout: probability of training on the empty caption.
-        ema_decay: limit of the EMA's decay per step.
+        ema_images: horizon of the EMA: the images over which it forgets to 1/e.
+        power_ema: relative widths sigma_rel of further averages, over power functions; for `ldm-ema`.
         cache_latents: encode each (key, caption) once; only right when the image is a function of the two.
             Data that hold latents are encoded already.
         sample_posterior: draw the latent from the posterior rather than take its mean.
@@ -82,7 +85,8 @@ class LatentDiffusion(pl.LightningModule):
         lr_schedule: LRSchedule,
         batch_size: int,
         caption_dropout: float = 0.1,
-        ema_decay: float = 0.999,
+        ema_images: int = 32_000,
+        power_ema: Sequence[float] = (),
         cache_latents: bool = False,
         sample_posterior: bool = True,
         image_size: int = 32,
@@ -99,7 +103,8 @@ class LatentDiffusion(pl.LightningModule):
         self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
         self.time_draws = time_draws or LowDiscrepancy()
         self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
-        self.caption_dropout, self.ema_decay = caption_dropout, ema_decay
+        self.caption_dropout, self.horizon = caption_dropout, Horizon(images=ema_images)
+        self._power_functions = power_functions(power_ema)
         self.sample_posterior, self.image_size, self.seed = sample_posterior, image_size, seed
         self._cache = LatentCache() if cache_latents else None
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
@@ -117,7 +122,7 @@ class LatentDiffusion(pl.LightningModule):
         return self._frozen[0]
 
     def configure_model(self) -> None:
-        """Builds the trainable nets and their EMA twin once, from the run's seed."""
+        """Builds the trainable nets and their EMA twins once, from the run's seed."""
         if hasattr(self, "nets"):
             return
         make_text, make_backbone = self._factories
@@ -129,12 +134,21 @@ class LatentDiffusion(pl.LightningModule):
         if not text.trainable:
             self._frozen = (self.autoencoder, text.requires_grad_(False).eval())
         self.ema = twin_of(self.nets)
+        if self._power_functions:
+            self.powers = nn.ModuleList(twin_of(self.nets) for _ in self._power_functions)
+        self._dropouts = dropouts_of(self.nets)
 
     def text_encoder(self, of: nn.ModuleDict) -> TextEncoder:
         """The text encoder among the trained nets (or their EMA twins), or the frozen one."""
         text = of["text_encoder"] if "text_encoder" in of else self._frozen[1]
         assert isinstance(text, TextEncoder)
         return text
+
+    @property
+    def power_averages(self) -> dict[float, nn.Module]:
+        """The averages over power functions, by their sigma_rel."""
+        names = [power.sigma_rel for power in self._power_functions]
+        return dict(zip(names, self.powers, strict=True)) if names else {}
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW or what the config says, with the schedule in images."""
@@ -163,9 +177,11 @@ class LatentDiffusion(pl.LightningModule):
         self._use_encoded(self.trainer.datamodule)
         for net in (*self._frozen, *(self.weak or ())):
             net.to(self.device)
-        for nets in (self.nets, self.ema):
+        twins = [self.ema, *self.power_averages.values()]
+        for nets in (self.nets, *twins):
             self.text_encoder(nets).learn_vocabulary(self.trainer.datamodule.captions)
-        self._average = MovingAverage(self.ema, self.nets, self.ema_decay)
+        decays = [self.horizon, *self._power_functions]
+        self._averages = [MovingAverage(t, self.nets, d) for t, d in zip(twins, decays, strict=True)]
 
     @torch.no_grad()
     def latents(self, batch: dict[str, Any]) -> Float[Tensor, "b c h w"]:
@@ -217,14 +233,17 @@ class LatentDiffusion(pl.LightningModule):
         cond = self.conditioning(self.nets, batch, self.caption_dropout, u)
         noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
         t = self.times(key, visit)
+        give_keys(self._dropouts, self.seed, key, visit)
         losses = self.diffusion.loss(lambda x_t, s: self.nets["backbone"](x_t, s, cond), x0, noise, t)
         self._sound = self._sound.to(losses.device) & losses.detach().isfinite().all()
         return {"loss": losses.mean(), "loss_per_sample": losses.detach(), "t": t, "key": key}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """One step, then the EMA twin follows: before any callback saves or draws, once per accumulation."""
+        """One step, then the EMA twins follow: before any callback saves or draws, once per accumulation."""
         super().optimizer_step(*args, **kwargs)
-        self._average.update(self.global_step + 1)
+        before = self.global_step * self.batch_size  # the step counts once this hook has ended
+        for average in self._averages:
+            average.update(before, before + self.batch_size)
 
     @torch.no_grad()
     def validation_losses(
