@@ -74,17 +74,46 @@ def run(folder, *more, checkpoint="model0.safetensors"):
 LATENTS = ["data=latents", "data.folder=latents"]
 
 
-def test_training_on_latents_logs_the_losses_of_training_on_images(place_of_all, tmp_path, monkeypatch):
+IMAGES = ["data=laion", "data.shards=images/*.tar", "task.cache_latents=false"]
+SMALL_CLIP = ["width=32", "layers=1", "num_heads=2", "pretrained=null"]
+CLIP = ["text_encoder=clip", *(f"text_encoder.{setting}" for setting in SMALL_CLIP)]
+NOT_TINY = ["text_encoder.max_length=77", "text_encoder.vocabulary_size=49408", "~text_encoder.token_dim"]
+
+
+@pytest.mark.parametrize("text", ["captions", "text embeddings"])
+def test_training_on_latents_logs_the_losses_of_training_on_images(
+    text, place_of_all, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(place_of_all)
-    images = ["data=laion", "data.shards=images/*.tar", "task.cache_latents=false"]
-    assert run(tmp_path / "images", *images) == 0
-    assert run(tmp_path / "latents", *LATENTS) == 0
+    more, folder = [], "latents"
+    if text == "text embeddings":
+        folder = str(tmp_path / "encoded")
+        assert encode(folder, "dtype=fp32", "seed=3", *CLIP) == 0
+        assert "18 latents with text embeddings" in capsys.readouterr().out
+        more = ["seed=3", *CLIP, "backbone.pooled_dim=null", *NOT_TINY]
+    assert run(tmp_path / "images", *IMAGES, *more) == 0
+    assert run(tmp_path / "latents", "data=latents", f"data.folder={folder}", *more) == 0
     theirs, mine = (read_metrics(tmp_path / name / "metrics.csv") for name in ("images", "latents"))
     for name in ("train/loss", "val/loss", "grad_norm"):
         assert [step for step, _ in mine[name]] == [step for step, _ in theirs[name]]
         assert [y for _, y in mine[name]] == pytest.approx([y for _, y in theirs[name]], rel=1e-4)
     assert (tmp_path / "latents" / "report.html").is_file()
     assert (tmp_path / "latents" / "samples" / "prompts.png").is_file()
+
+
+def test_a_run_on_latents_that_was_stopped_ends_as_one_that_was_not(place_of_all, tmp_path, monkeypatch):
+    """18 samples in batches of 8: an epoch ends at 2.25 steps."""
+    monkeypatch.chdir(place_of_all)
+    assert run(tmp_path / "whole", *LATENTS) == 0
+    for steps, workers in ((2, 0), (5, 2)):
+        assert (
+            run(tmp_path / "parts", *LATENTS, f"trainer.max_steps={steps}", f"data.num_workers={workers}")
+            == 0
+        )
+    path = "checkpoints/step_00000005/state.ckpt"
+    states = [torch.load(tmp_path / name / path, weights_only=True) for name in ("whole", "parts")]
+    whole, parts = (state["state_dict"] for state in states)
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
 def test_another_autoencoder_is_one_line_and_status_2(place_of_all, tmp_path, monkeypatch, capsys):
