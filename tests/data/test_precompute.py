@@ -165,19 +165,19 @@ def test_embeddings_are_left_out_where_they_are_not_wanted(images, tmp_path):
         latents(tmp_path / "captions", embeddings=True)
 
 
-@pytest.mark.parametrize(("count", "world"), [(7, 1), (7, 3), (2, 5), (12, 4)])
-def test_ranks_make_each_shard_once_whichever_of_them_live(count, world):
-    for living in (range(world), range(world // 2, world), [0]):
-        made, orders = [], {rank: iter(in_turn(count, rank, world)) for rank in living}
-        while orders:
-            for rank in list(orders):  # each in turn makes one that is missing
-                shard = next((i for i in orders[rank] if i not in made), None)
-                if shard is None:
-                    del orders[rank]
-                else:
-                    made.append(shard)
-        assert sorted(made) == list(range(count))
-        assert all(sorted(in_turn(count, rank, world)) == list(range(count)) for rank in range(world))
+@pytest.mark.parametrize(("count", "world"), [(7, 1), (7, 3), (2, 5), (12, 4), (200, 16), (1000, 64)])
+@pytest.mark.parametrize("dead", [0, 1, 8])
+def test_ranks_share_the_shards_whichever_of_them_live(count, world, dead):
+    """In rounds: each living rank makes one that was missing when the round began."""
+    living = range(min(dead, world - 1), world)
+    orders = {rank: in_turn(count, rank, world) for rank in living}
+    assert all(sorted(order) == list(range(count)) for order in orders.values())
+    made, work, rounds = set[int](), 0, 0
+    while len(made) < count:
+        chosen = [next(i for i in order if i not in made) for order in orders.values()]
+        made, work, rounds = made | set(chosen), work + len(chosen), rounds + 1
+    assert work < count + 2 * world  # what two make at once is little
+    assert rounds <= -(-count // len(living)) + 2  # ideal but for that
 
 
 def test_what_is_missing_is_made_and_no_more(images, tmp_path):

@@ -22,6 +22,7 @@ from ldm.data.latent_sample import EXTENSION, About, pack
 from ldm.data.latents import LatentData
 from ldm.data.provenance import Provenance, read_provenance, reference_of
 from ldm.data.shard_index import ShardIndex
+from ldm.diffusion import random
 from ldm.utils.files import replacing
 
 log = logging.getLogger(__name__)
@@ -126,11 +127,12 @@ def provenance_of(data: LaionData, encoder: Encoder) -> Provenance:
 def in_turn(count: int, rank: int, world: int) -> list[int]:
     """The shards in the order in which a rank looks for one that is missing.
 
-    First its own, every world-th, then those of the others, from their ends: a rank that is done, or works
-    beside one that has died, meets the others in the middle of what they have left.
+    First its own, every world-th, then those of the others, in an order drawn for it: what a slow or dead rank
+    leaves is shared by those that are done, a shard seldom made by two at once.
     """
     own = list(range(rank, count, world))
-    return own + [i for i in reversed(range(count)) if i % world != rank]
+    others = [i for i in range(count) if i % world != rank]
+    return own + [others[i] for i in random.permutation(0, "others", len(others), rank).tolist()]
 
 
 def precompute(
