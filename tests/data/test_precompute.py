@@ -172,12 +172,12 @@ def test_ranks_share_the_shards_whichever_of_them_live(count, world, dead):
     living = range(min(dead, world - 1), world)
     orders = {rank: in_turn(count, rank, world) for rank in living}
     assert all(sorted(order) == list(range(count)) for order in orders.values())
-    made, work, rounds = set[int](), 0, 0
+    made, rounds = set[int](), 0
     while len(made) < count:
         chosen = [next(i for i in order if i not in made) for order in orders.values()]
-        made, work, rounds = made | set(chosen), work + len(chosen), rounds + 1
-    assert work < count + 2 * world  # what two make at once is little
-    assert rounds <= -(-count // len(living)) + 2  # ideal but for that
+        made, rounds = made | set(chosen), rounds + 1
+    ideal = -(-count // len(living))
+    assert rounds <= ideal + (0 if not dead else 0.2 * ideal + 1)  # a few are made by two at once
 
 
 def test_what_is_missing_is_made_and_no_more(images, tmp_path):

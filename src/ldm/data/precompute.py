@@ -127,8 +127,8 @@ def provenance_of(data: LaionData, encoder: Encoder) -> Provenance:
 def in_turn(count: int, rank: int, world: int) -> list[int]:
     """The shards in the order in which a rank looks for one that is missing.
 
-    First its own, every world-th, then those of the others, in an order drawn for it: what a slow or dead rank
-    leaves is shared by those that are done, a shard seldom made by two at once.
+    First its own, every world-th, then those of the others, in an order drawn for it: what one that is slow
+    or dead leaves is shared by those that are done, a shard seldom made by two at once.
     """
     own = list(range(rank, count, world))
     others = [i for i in range(count) if i % world != rank]
