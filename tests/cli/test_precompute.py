@@ -176,7 +176,8 @@ def test_what_latents_are_for_is_said_and_measured(place_of_all, monkeypatch, ca
     out = capsys.readouterr().out
     assert "0 of 2 shards made here" in out
     assert "18 latents with captions, complete" in out
-    assert "data=latents data.folder=latents first_stage.checkpoint=model0.safetensors" in out
+    size = "data.image_size=16"
+    assert f"data=latents data.folder=latents {size} first_stage.checkpoint=model0.safetensors" in out
     small = [*LATENTS, "data.image_size=16", "data.batch_size=4"]
     assert data.main(["bench", *small, "seconds=0.01"]) == 0
     assert "recommended: data.num_workers=" in capsys.readouterr().out
@@ -184,6 +185,18 @@ def test_what_latents_are_for_is_said_and_measured(place_of_all, monkeypatch, ca
     assert "18 samples in 2 shards" in capsys.readouterr().out
     assert data.main(small) == 2
     assert "latents hold no images to show" in capsys.readouterr().err
+
+
+def test_latents_of_many_shapes_are_trained_on_as_is_said(place_of_all, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(place_of_all)
+    chosen = ["data/buckets=aspect", "data.buckets.area=1024", "data.buckets.multiple=8"]
+    assert encode(tmp_path / "many", *chosen) == 0
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("train on them"))
+    options = said.partition(": ")[2].split()
+    assert "data.buckets=[[24,40],[32,32],[40,24]]" in options
+    assert run(tmp_path / "run", *options, "trainer.max_steps=1") == 0
+    assert run(tmp_path / "other", *options, "data.buckets=[[32,32]]") == 2
+    assert "not [[32, 32]]: set it so" in capsys.readouterr().err
 
 
 def test_ranks_of_launchers_share_the_shards(place_of_all, monkeypatch, capsys):

@@ -78,4 +78,8 @@ def precompute(cfg: DictConfig) -> None:
     if whole is not None:
         text = "text embeddings" if encoder.text_encoder is not None else "captions"
         print(f"{whole:,} latents with {text}, complete")
-        print(f"train on them: data=latents data.folder={folder} first_stage.checkpoint={cfg.checkpoint}")
+        size = f"data.image_size={data.image_size}"
+        if data.bucketed:
+            size = f"data.buckets={[list(size) for size in data.sizes]}".replace(" ", "")
+        where = f"data=latents data.folder={folder} {size} first_stage.checkpoint={cfg.checkpoint}"
+        print(f"train on them, with the same text encoder: {where}")
