@@ -33,9 +33,15 @@ RUN = "runs/mine"
 
 
 def main_of(command):
-    from ldm.cli import convert, data, sample, train
+    from ldm.cli import convert, data, ema, sample, train
 
-    mains = {"train": train.main, "sample": sample.main, "data": data.main, "convert": convert.main}
+    mains = {
+        "train": train.main,
+        "sample": sample.main,
+        "data": data.main,
+        "convert": convert.main,
+        "ema": ema.main,
+    }
     return mains[command.removeprefix("ldm-")]
 
 
@@ -88,6 +94,18 @@ def test_training_commands_of_the_readme_run_in_miniature(line, tmp_path, monkey
         arguments += ["evaluation.held_out=[]", "evaluation.prompts=[pizza]", "data.batch_size=4"]
     assert main_of(command)([*arguments, *SMALL, "threads=1", f"hydra.run.dir={tmp_path}/run"]) == 0
     assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("ldm-ema")])
+def test_commands_of_the_readme_on_averages_run(line, tmp_path, monkeypatch):
+    """As written, but on the snapshots of two steps."""
+    monkeypatch.chdir(tmp_path)
+    more = ["callbacks.ema.every_n_images=1", "threads=1", "hydra.run.dir=run"]
+    assert main_of("ldm-train")(["experiment=tiny", *SMALL, *more]) == 0
+    command, *arguments = shlex.split(line)
+    arguments = [a for a in arguments if not a.startswith(("run=", "images="))]
+    assert main_of(command)([*arguments, "run=run", "max_error=1"]) == 0
+    assert list(tmp_path.glob("*.safetensors"))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

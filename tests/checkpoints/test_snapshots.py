@@ -147,6 +147,23 @@ def test_a_sum_of_averages_is_a_model(run) -> None:
                 assert torch.equal(x, (-0.5 * a + 1.5 * b).float())
 
 
+def test_frozen_nets_that_no_file_holds_are_built_from_the_config(
+    tmp_path: Path, stable_diffusion: Callable[..., LoadedModel]
+) -> None:
+    model = stable_diffusion("sd1", 0)
+    nodes = {
+        "autoencoder": {"_target_": "ldm.models.identity.IdentityAutoencoder"},
+        "text_encoder": {"_target_": "ldm.models.text_encoder.NullTextEncoder"},
+    }
+    average = {f"backbone.{key}": x for key, x in model.components["backbone"].state_dict().items()}
+    about = {"config": model.config | nodes, "autoencoder": ""}
+    SnapshotStore(tmp_path / "ema").add(10, {0.05: average}, about)
+    made = summed_model(tmp_path, [(read_snapshots(tmp_path)[0], 0.05, 1.0)])
+    assert set(made.components) == {"autoencoder", "text_encoder", "backbone"}
+    for key, x in made.components["backbone"].state_dict().items():
+        assert torch.equal(x, average[f"backbone.{key}"])
+
+
 def test_a_first_stage_that_is_gone_is_named(run) -> None:
     (run[0] / "first.safetensors").unlink()
     with pytest.raises(

@@ -146,15 +146,17 @@ def files(folder):
 
 
 def test_a_stopped_run_keeps_the_same_snapshots_bit_for_bit(finished, tmp_path):
-    """Stopped between two moments, thinned, with leftovers of a process that got further and was killed."""
+    """Stopped between two moments, with leftovers of a process that got further and was killed.
+
+    Those that are thinned to a budget are in tests/training/test_kills.py.
+    """
     given = f"first_stage.checkpoint={finished}/autoencoder.safetensors"
-    small = [given, "callbacks.ema.budget_gigabytes=0.0095"]
-    alone = files(run(tmp_path / "alone", *small))
-    assert sorted(alone) == [f"images_{n:012d}.safetensors" for n in (24, 96, 192, 288, 384, 480)]
-    folder = run(tmp_path / "stopped", *small, "trainer.max_steps=17")
+    folder = run(tmp_path / "stopped", given, "trainer.max_steps=17")
+    assert max(files(folder)) == "images_000000000204.safetensors"
     (folder / "ema" / "images_000000000408.safetensors").write_bytes(b"of another life")
+    (folder / "ema" / "images_000000000410.safetensors").write_bytes(b"of another life")
     (folder / "ema" / ".images_000000000432.safetensors.1.tmp").write_bytes(b"torn")
-    assert files(run(folder, *small)) == alone
+    assert files(run(folder, given)) == files(finished)
 
 
 def test_a_budget_that_is_too_small_is_one_line_and_status_2(finished, tmp_path, capsys):
@@ -164,6 +166,17 @@ def test_a_budget_that_is_too_small_is_one_line_and_status_2(finished, tmp_path,
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "budget_gigabytes must be at least 0.00" in last
     assert not (tmp_path / "run" / "ema").exists()
+
+
+def test_other_averages_than_those_of_the_checkpoint_are_refused(finished, tmp_path, capsys):
+    """With what they would hold of the training before, they would be none of the widths asked for."""
+    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors"]
+    resume = f"resume={finished}/checkpoints/step_00000040"
+    for changes in (["task.power_ema=[0.05,0.2]"], ["task.power_ema=[]", "~callbacks.ema"]):
+        steps = "trainer.max_steps=41"
+        assert train.main([*SHORT, *given, resume, steps, f"hydra.run.dir={tmp_path}/run", *changes]) == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "power_ema cannot change while a run goes on: the checkpoint has [0.05, 0.1], got" in last
 
 
 def test_the_config_in_a_snapshot_is_plain_and_says_its_step(finished):

@@ -145,6 +145,11 @@ class LatentDiffusion(pl.LightningModule):
         return text
 
     @property
+    def twins(self) -> list[nn.Module]:
+        """The averages that follow the nets: the EMA, then those over power functions."""
+        return [self.ema, *self.power_averages.values()]
+
+    @property
     def power_averages(self) -> dict[float, nn.Module]:
         """The averages over power functions, by their sigma_rel."""
         names = [power.sigma_rel for power in self._power_functions]
@@ -177,11 +182,10 @@ class LatentDiffusion(pl.LightningModule):
         self._use_encoded(self.trainer.datamodule)
         for net in (*self._frozen, *(self.weak or ())):
             net.to(self.device)
-        twins = [self.ema, *self.power_averages.values()]
-        for nets in (self.nets, *twins):
+        for nets in (self.nets, *self.twins):
             self.text_encoder(nets).learn_vocabulary(self.trainer.datamodule.captions)
         decays = [self.horizon, *self._power_functions]
-        self._averages = [MovingAverage(t, self.nets, d) for t, d in zip(twins, decays, strict=True)]
+        self._averages = [MovingAverage(t, self.nets, d) for t, d in zip(self.twins, decays, strict=True)]
 
     @torch.no_grad()
     def latents(self, batch: dict[str, Any]) -> Float[Tensor, "b c h w"]:
@@ -290,9 +294,19 @@ class LatentDiffusion(pl.LightningModule):
         return 3 * trained + frozen
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what is needed to sample from the checkpoint."""
+        """Adds what is needed to sample from the checkpoint, and which averages it holds."""
+        checkpoint["power_ema"] = list(self.power_averages)
         if self.metadata is not None:
             checkpoint[TRAINING] = self.metadata
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses other averages than those of the checkpoint: they are of all the training so far."""
+        kept, asked = checkpoint.get("power_ema", []), list(self.power_averages)
+        if kept != asked:
+            raise ValueError(
+                f"power_ema cannot change while a run goes on: the checkpoint has {kept}, got {asked} "
+                "(task.power_ema, ema)"
+            )
 
     @torch.no_grad()
     def sample_images(self, captions: list[str], seed: int) -> Tensor:

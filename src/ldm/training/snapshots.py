@@ -1,6 +1,7 @@
 """Keeps a run's power-function averages as they were at moments of the training, for `ldm-ema`."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ class EMASnapshots(StepCallback):
 
     A snapshot is on the disk before a checkpoint of the same step is begun, and a run that goes on removes
     those that are further than it is: it comes to the same files, bit for bit, as one never stopped. Where
-    the budget has no room they are thinned (`ldm.checkpoints.snapshots.Thinning`).
+    the budget has no room they are thinned (`ldm.checkpoints.snapshots.Thinning`). The training waits while
+    one is written ("ema_stall", in seconds, is logged).
 
     Args:
         folder: of the snapshots.
@@ -77,7 +79,7 @@ class EMASnapshots(StepCallback):
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """All ranks gather the averages, the first one writes them."""
         assert self._thinning is not None
-        first, images = trainer.is_global_zero, self._step * pl_module.batch_size
+        start, first, images = time.perf_counter(), trainer.is_global_zero, self._step * pl_module.batch_size
         averages = {s: self._gathered(x, first) for s, x in pl_module.power_averages.items()}
         self._written = self._step
         if not first:
@@ -88,6 +90,9 @@ class EMASnapshots(StepCallback):
         self.store.add(images, averages, about)
         thinning = self._thinning
         self.store.remove(lambda old: not thinning.keeps(old, images))
+        stall = time.perf_counter() - start
+        for logger in trainer.loggers:
+            logger.log_metrics({"ema_stall": stall}, step=self._step)
 
     def _stored_as(self, x: Tensor) -> torch.dtype:
         return self.dtype if x.is_floating_point() else x.dtype
