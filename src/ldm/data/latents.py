@@ -137,14 +137,15 @@ class LatentData(ShardData):
         return SampleReader(self.index.samples, files, "txt", None, 0)
 
     def verify(self, autoencoder: nn.Module, text_encoder: TextEncoder | None = None) -> None:
-        """Makes sure that these nets would give what is stored; called before training.
+        """Makes sure that all is there and that these nets would give it; called before training.
 
         Args:
             autoencoder: of the run.
             text_encoder: likewise; None: only the autoencoder is looked at.
 
-        Raises: ValueError saying what differs.
+        Raises: ValueError saying what differs or is missing.
         """
+        self.paths()
         if self.embeddings and text_encoder is not None and text_encoder.trainable:
             raise ValueError(
                 f"{self.folder} holds embeddings of a frozen text encoder, but that of this run is trained: "
