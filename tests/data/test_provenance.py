@@ -1,7 +1,5 @@
 """Latents that are not what a run needs are an error, whatever differs, and never used by mistake."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -57,42 +55,25 @@ def test_other_sizes_are_refused(making, options, says, folder):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("seeds", "nets", "source", "differs"),
     [
-        (
-            lambda making, source, nets: (source, making.encoder(making.vae(seed=1), making.text())),
-            "another autoencoder:",
-        ),
-        (
-            lambda making, source, nets: (source, making.encoder(making.vae(), making.text(seed=1))),
-            "another text_encoder:",
-        ),
-        (lambda making, source, nets: (source, making.encoder(making.vae())), "another text_encoder:"),
-        (
-            lambda making, source, nets: (source, making.encoder(making.vae(), making.text(), "bf16")),
-            "another dtype:",
-        ),
-        (
-            lambda making, source, nets: (
-                source,
-                making.encoder(making.vae(), making.text(), precision="bf16"),
-            ),
-            "another precision:",
-        ),
-        (lambda making, source, nets: (making.laion(source, image_size=24), nets), "another image_size:"),
-        (lambda making, source, nets: (making.laion(source, buckets=BUCKETS), nets), "another buckets:"),
-        (lambda making, source, nets: (making.laion(source, fallback="title"), nets), "another fallback:"),
-        (
-            lambda making, source, nets: (making.laion(source, filters=Filters(min_size=9)), nets),
-            "another filters:",
-        ),
+        ((1, 0), {}, {}, "autoencoder"),
+        ((0, 1), {}, {}, "text_encoder"),
+        ((0, None), {}, {}, "text_encoder"),
+        ((0, 0), {"dtype": "bf16"}, {}, "dtype"),
+        ((0, 0), {"precision": "bf16"}, {}, "precision"),
+        ((0, 0), {}, {"image_size": 24}, "image_size"),
+        ((0, 0), {}, {"buckets": BUCKETS}, "buckets"),
+        ((0, 0), {}, {"fallback": "title"}, "fallback"),
+        ((0, 0), {}, {"filters": Filters(min_size=9)}, "filters"),
     ],
 )
-def test_going_on_with_another_setting_is_refused(making, change, says, folder, images):
-    source, nets = change(making, images, making.encoder(making.vae(), making.text()))
-    source = making.laion(images) if isinstance(source, Path) else source
-    with pytest.raises(ValueError, match=rf"holds latents made with {says} choose another .*\(output\)"):
-        precompute(source, nets, folder)
+def test_going_on_with_another_setting_is_refused(making, seeds, nets, source, differs, folder, images):
+    words = None if seeds[1] is None else making.text(seeds[1])
+    encoder = making.encoder(making.vae(seeds[0]), words, **nets)
+    says = rf"holds latents made with another {differs}: choose another folder .*\(output\)"
+    with pytest.raises(ValueError, match=says):
+        precompute(making.laion(images, **source), encoder, folder)
 
 
 def test_going_on_with_other_images_is_refused(making, folder, images):
