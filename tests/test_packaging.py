@@ -55,7 +55,7 @@ from importlib.resources import files
 assert files("ldm.conf").joinpath("trainer", "cpu.yaml").is_file()
 from hydra import compose, initialize_config_module
 with initialize_config_module("ldm.conf", version_base="1.3"):
-    print(compose(overrides=["+trainer=ddp"]).trainer.strategy)
+    print(compose(overrides=["+trainer=fsdp"]).trainer.strategy.shard)
 from ldm.cli.help import print_help_head
 print_help_head("train", None)
 """
@@ -64,8 +64,8 @@ print_help_head("train", None)
         [sys.executable, "-c", code], cwd=elsewhere, env=env, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("ddp\n")
-    assert "trainer: cpu, ddp, gpu" in result.stdout
+    assert result.stdout.startswith("True\n")
+    assert "trainer: cpu, ddp, fsdp, gpu" in result.stdout
 
 
 def test_version_is_said_once_more_only_where_it_must():

@@ -187,12 +187,17 @@ class Runner:
             raise RuntimeError(f"ldm-train ended with {process.exitcode}: {self.log.read_text()[-3000:]}")
         return process.exitcode != 0
 
-    def ranks(self, argv: list[str], world: int, draws: Path, blow: Blow | None = None) -> bool:
+    def ranks(
+        self, argv: list[str], world: int, draws: Path | None, blow: Blow | None = None, trainer: str = "ddp"
+    ) -> bool:
         """Trains on several ranks; a blow falls on all. Returns: whether it fell."""
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             port = found.getsockname()[1]
-        several = ["trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={world}"] if world > 1 else []
+        group = world > 1 or trainer == "fsdp"
+        several = (
+            [f"trainer={trainer}", "trainer.accelerator=cpu", f"trainer.devices={world}"] if group else []
+        )
         processes = []
         for rank in range(world):
             there = {
@@ -205,8 +210,8 @@ class Runner:
                 "MASTER_PORT": port,
                 "TORCHELASTIC_RUN_ID": "test",
             }
-            environment = {k: str(v) for k, v in there.items()} if world > 1 else {}
-            file = draws.with_suffix(f".{rank}.jsonl")
+            environment = {k: str(v) for k, v in there.items()} if group else {}
+            file = None if draws is None else draws.with_suffix(f".{rank}.jsonl")
             processes.append(self.start([*argv, *several], blow, file, **environment))
         while all(process.exitcode is None for process in processes):
             time.sleep(0.02)

@@ -1,5 +1,6 @@
 """Files of tensors: nothing in them is run, and what is broken is one clear error."""
 
+import itertools
 import json
 import os
 import pickle
@@ -131,3 +132,36 @@ def test_converting_gives_back_what_was_read(tmp_path, monkeypatch):
             found = files.get(name, torch.bfloat16)
             assert torch.equal(found, value.bfloat16() if value.is_floating_point() else value)
         assert torch.equal(kept, tensors["w0"])
+
+
+def write_shards(folder: Path, whole: torch.Tensor, cuts: list[int]) -> list[Path]:
+    """Shards of a matrix, cut along its rows, as torch's distributed checkpoints have them."""
+    paths = []
+    for i, (start, end) in enumerate(itertools.pairwise([0, *cuts, len(whole)])):
+        paths.append(folder / f"shard-{i}.safetensors")
+        places = json.dumps({"x": {"saved_offsets": [start, 0]}, f"only{i}": {"saved_offsets": []}})
+        part = {"x": whole[start:end].clone(), f"only{i}": torch.tensor(float(i))}
+        save_file(part, paths[-1], {"format": "pt", "DCP_SHARDING_INFO": places})
+    return paths
+
+
+def test_shards_are_read_as_the_whole(tmp_path: Path):
+    whole = torch.arange(35.0).view(7, 5)
+    paths = write_shards(tmp_path, whole, [3, 6, 7])  # the last one is empty
+    with TensorFiles(reversed(paths)) as files:
+        assert files.shapes["x"] == (7, 5)
+        files.rename(lambda name: f"net.{name}")
+        assert torch.equal(files.get("net.x"), whole)
+        assert files.get("net.only2") == 2.0
+
+
+def test_shards_with_a_gap_or_without_places_are_refused(tmp_path: Path):
+    paths = write_shards(tmp_path, torch.arange(35.0).view(7, 5), [3, 6])
+    with pytest.raises(ValueError, match="the shards of x do not make a whole"):
+        TensorFiles([paths[0], paths[2]])
+    save_file({"x": torch.zeros(2)}, paths[0], {"DCP_SHARDING_INFO": '{"x": {"saved_offsets": [0, 0]}}'})
+    with pytest.raises(ValueError, match="the shards of x have no places"):
+        TensorFiles([paths[0]])
+    save_file({"x": torch.zeros(2)}, paths[0], {"DCP_SHARDING_INFO": '{"y": 1}'})
+    with pytest.raises(ValueError, match="is not a whole safetensors file"):
+        TensorFiles([paths[0]])

@@ -251,7 +251,7 @@ def test_help_shows_groups_and_config(command):
     status, out, err, _ = command("--help", "seed=7")
     assert (status, err) == (0, "")
     assert out.startswith("usage: ldm-trial ")
-    assert "trainer: cpu, ddp, gpu" in out
+    assert "trainer: cpu, ddp, fsdp, gpu" in out
     assert "mine" in out
     assert "seed: 7" in out
     assert runs() == []

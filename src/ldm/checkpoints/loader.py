@@ -13,7 +13,7 @@ from ldm.checkpoints import native, original
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel, Source, assemble
 from ldm.checkpoints.diffusers_folder import folder_source, is_diffusers_folder
 from ldm.checkpoints.names import in_single_file
-from ldm.checkpoints.store import of_training
+from ldm.checkpoints.store import files_of, is_sharded, of_training
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.checkpoints.training import is_training_checkpoint, training_source
 
@@ -62,11 +62,11 @@ def load_model(
 def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str | None, ema: bool) -> Source:
     """Config, files and names of the model at a path."""
     path = of_training(path)
-    if path.is_dir():
+    if path.is_dir() and not is_sharded(path):
         if not is_diffusers_folder(path):
             raise ValueError(f"{path} is no folder of diffusers: it has no model_index.json (checkpoint)")
         return folder_source(path, stack, variant)
-    files = stack.enter_context(TensorFiles([path]))
+    files = stack.enter_context(TensorFiles(files_of(path)))
     try:
         config = native.config_of(files.metadata)
         if config is not None:

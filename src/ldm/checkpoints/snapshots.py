@@ -21,9 +21,7 @@ from ldm.utils.files import replacing
 
 NAME = re.compile(r"images_(\d{12,})\.safetensors")
 FORMAT = "ldm-ema"
-KEY = (
-    "ldm"  # one key: safetensors leaves the order of several to chance, and files are to be equal bit for bit
-)
+KEY = "ldm"  # a single one: safetensors leaves the order of several to chance, and files are to be equal
 HEADER, ENTRY = 2**15, 2**8  # bytes, at most, of the header's metadata and of what it says of each tensor
 FEWEST = 4  # snapshots, one of them while it is written
 

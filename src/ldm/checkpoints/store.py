@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 STATE = "state.ckpt"
+REST = "rest.ckpt"  # of a sharded checkpoint: what is no tensor of nets or optimizers
 NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -97,7 +98,7 @@ class CheckpointStore:
     def add(
         self, step: int, fill: Callable[[Path], dict[str, dict[str, Any]]], leave: str | None = None
     ) -> Path:
-        """Makes the checkpoint of a step by a function that writes its files into a folder.
+        """Makes the checkpoint of a step by a function that puts its files into a folder.
 
         Args:
             step: its optimizer step.
@@ -186,9 +187,9 @@ def resumable(path: Path) -> tuple[Path, int]:
 
 
 def of_training(path: Path) -> Path:
-    """The file to read for a training checkpoint or a folder of them (its newest); other paths as they are.
+    """What to read for a training checkpoint or a folder of them (its newest); other paths as they are.
 
-    Raises: ValueError if the checkpoint is sharded, or none in the folder is whole.
+    Raises: ValueError if none in the folder is whole.
     """
     store = CheckpointStore(path)
     if store.steps():
@@ -196,14 +197,22 @@ def of_training(path: Path) -> Path:
         if step is None:
             raise ValueError(f"no checkpoint in {path} is whole (checkpoint)")
         path = store.path(step)
-    if not (path / MANIFEST).is_file():
-        return path
-    found = state_of(path)
-    if found.is_dir():
-        raise ValueError(f"{path} is sharded: make one file of it with ldm-convert first (checkpoint)")
-    return found
+    return state_of(path) if (path / MANIFEST).is_file() else path
 
 
 def state_of(folder: Path) -> Path:
     """The file of a checkpoint, or its folder if it is sharded."""
     return folder / STATE if (folder / STATE).is_file() else folder
+
+
+def is_sharded(path: Path) -> bool:
+    """Whether a path is the folder of a sharded checkpoint."""
+    return (path / REST).is_file()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of tensors of a checkpoint, whether it is one file or sharded."""
+    if not is_sharded(path):
+        return [path]
+    names = json.loads((path / MANIFEST).read_text())["files"]
+    return [*(path / Path(name).name for name in names if name != REST), path / REST]

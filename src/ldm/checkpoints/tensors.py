@@ -1,8 +1,10 @@
 """Files of tensors, read without copying and without running code: safetensors and torch's archives."""
 
 import json
+import math
 import pickle
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,50 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+SHARDING = "DCP_SHARDING_INFO"  # where torch's distributed checkpoints say what part of a tensor a file holds
 TRAINING = "ldm"  # where a training checkpoint of ours holds its metadata
 HELD = 2**28  # bytes that are converted before the pages they were read from are given back
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a tensor: its offset in the whole, its shape and how to read it."""
+
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+    get: Callable[[], Tensor]
+
+
+def shape_of(name: str, pieces: list[Piece]) -> tuple[int, ...]:
+    """The shape of the tensor that the pieces make.
+
+    Raises: ValueError if they leave gaps or overlap.
+    """
+    if any(len(piece.offset) != len(piece.shape) or min(piece.offset, default=0) < 0 for piece in pieces):
+        raise ValueError(f"the shards of {name} have no places (checkpoint)")
+    ends = [[o + n for o, n in zip(piece.offset, piece.shape, strict=True)] for piece in pieces]
+    shape = tuple(map(max, zip(*ends, strict=True)))
+    if sum(math.prod(piece.shape) for piece in pieces) != math.prod(shape):
+        raise ValueError(f"the shards of {name} do not make a whole: is a file missing? (checkpoint)")
+    return shape
+
+
+def joined(pieces: list[Piece], shape: tuple[int, ...]) -> Tensor:
+    """The tensor of a shape that the pieces make."""
+    parts = [piece.get() for piece in pieces]
+    result = parts[0].new_empty(shape)
+    for piece, part in zip(pieces, parts, strict=True):
+        result[tuple(slice(o, o + n) for o, n in zip(piece.offset, piece.shape, strict=True))] = part
+    return result
 
 
 class TensorFiles:
     """The tensors of one or several files under their names, read when asked for.
 
     Args:
-        paths: `.safetensors`, or archives of `torch.save` (any other suffix), which are read with
-            `weights_only=True`; a dict under "state_dict" is looked into. They stay mapped into memory while
-            tensors of them live.
+        paths: `.safetensors`, whole or the shards of a distributed checkpoint, or archives of `torch.save`
+            (any other suffix), which are read with `weights_only=True`; a dict under "state_dict" is looked
+            into. They stay mapped into memory while tensors of them live.
 
     Raises: FileNotFoundError; ValueError for a file that is empty, truncated, not what its suffix says, or a
         pickle that holds more than tensors and plain types.
@@ -32,6 +67,7 @@ class TensorFiles:
         self.metadata: dict[str, str] = {}
         self._get: dict[str, Callable[[], Tensor]] = {}
         self._open: dict[Path, Any] = {}
+        self._pieces: dict[str, list[Piece]] = {}
         self._converted = 0
         for path in paths:
             if not path.is_file():
@@ -39,6 +75,9 @@ class TensorFiles:
             if path.stat().st_size == 0:
                 raise ValueError(f"{path} is empty")
             (self._open_safetensors if path.suffix == ".safetensors" else self._open_torch)(path)
+        for name, pieces in self._pieces.items():
+            self.shapes[name] = shape_of(name, pieces)
+            self._get[name] = partial(joined, pieces, self.shapes[name])
 
     def __enter__(self) -> "TensorFiles":
         return self
@@ -78,10 +117,14 @@ class TensorFiles:
         try:
             file: Any = safe_open(path, framework="pt", device="cpu")
             self.metadata |= file.metadata() or {}
+            offsets = json.loads(self.metadata.pop(SHARDING, "{}"))
             for name in file.keys():  # noqa: SIM118
                 self.shapes[name] = tuple(file.get_slice(name).get_shape())
                 self._get[name] = partial(self._of_safetensors, path, name)
-        except SafetensorError as error:
+                if offsets:
+                    piece = Piece(tuple(offsets[name]["saved_offsets"]), self.shapes[name], self._get[name])
+                    self._pieces.setdefault(name, []).append(piece)
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 
     def _open_torch(self, path: Path) -> None:

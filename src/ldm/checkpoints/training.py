@@ -1,12 +1,16 @@
 """Training checkpoints of ours as a source of a model."""
 
 import json
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ldm.checkpoints.assemble import Source
 from ldm.checkpoints.native import config_of, own_names
+from ldm.checkpoints.store import files_of
 from ldm.checkpoints.tensors import TensorFiles
 
 FORMAT = "ldm-training"
@@ -32,7 +36,7 @@ def training_source(path: Path, files: TensorFiles, stack: ExitStack, ema: bool)
     """Config, files and names of the model in training.
 
     Args:
-        path: of the checkpoint, RUN/checkpoints/step_NUMBER/state.ckpt.
+        path: of the checkpoint, RUN/checkpoints/step_NUMBER/state.ckpt, or of its folder if it is sharded.
         files: it, opened.
         stack: keeps the first stage's file open.
         ema: take the EMA weights, not those in training.
@@ -46,9 +50,19 @@ def training_source(path: Path, files: TensorFiles, stack: ExitStack, ema: bool)
     trained = {name.partition(".")[0] for name in files.shapes}
     parts = {name: files for name in trained}
     if files.metadata.get("autoencoder"):
-        first = path.resolve().parents[2] / files.metadata["autoencoder"]
+        folder = path if path.is_dir() else path.parent
+        first = folder.resolve().parents[1] / files.metadata["autoencoder"]
         if not first.is_file():
             raise FileNotFoundError(f"the first stage of {path} is not at {first} (checkpoint)")
         parts["autoencoder"] = stack.enter_context(TensorFiles([first]))
         parts["autoencoder"].rename(lambda name: name if name.startswith("autoencoder.") else None)
     return Source(path=path, config=config, files=parts, names=own_names)
+
+
+def trained_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors of a training checkpoint, whether it is one file or sharded, read without a process group.
+
+    Raises: KeyError if it lacks one.
+    """
+    with TensorFiles(files_of(path)) as files:
+        return {name: files.get(name) for name in names}

@@ -165,7 +165,7 @@ class _Command:
 
     def _say(self, status: int, line: str) -> int:
         """Prints one line to stderr, on other ranks with the rank, and returns the status."""
-        rank = _rank()
+        rank = launched_rank()
         if rank == 0 or status != INTERRUPTED:
             where = f" (rank {rank})" if rank else ""
             print(f"ldm-{self.config_name}{where}: {line}", file=sys.stderr, flush=True)
@@ -231,7 +231,7 @@ def _status_of(error: SystemExit) -> int:
     return error.code if isinstance(error.code, int) else int(error.code is not None)
 
 
-def _rank() -> int:
+def launched_rank() -> int:
     """The rank of this process among those of one run, as far as its launcher has said."""
     return max(int(os.environ.get(name, 0)) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
 
@@ -239,14 +239,14 @@ def _rank() -> int:
 def _rank_overrides(args: Namespace, config_name: str) -> list[str]:
     """Overrides by which a rank above 0 shares the run directory: it writes its own log and no config."""
     shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-    if _rank() == 0 or shows:
+    if launched_rank() == 0 or shows:
         return []
-    return ["hydra.output_subdir=null", f"hydra.job.name={config_name}_rank_{_rank()}"]
+    return ["hydra.output_subdir=null", f"hydra.job.name={config_name}_rank_{launched_rank()}"]
 
 
 def _quieten_other_ranks() -> None:
     """On ranks above 0 the console shows warnings only."""
-    if _rank() > 0:
+    if launched_rank() > 0:
         for handler in logging.getLogger().handlers:
             if type(handler) is logging.StreamHandler:
                 handler.setLevel(logging.WARNING)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ from torch import nn
 from ldm.checkpoints.construct import ALLOWED
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.native import save_model
-from ldm.checkpoints.store import CheckpointStore, resumable, state_of
-from ldm.checkpoints.training import training_metadata
+from ldm.checkpoints.store import CheckpointStore, is_sharded, resumable, state_of
+from ldm.checkpoints.training import trained_tensors, training_metadata
+from ldm.cli.app import launched_rank
 from ldm.cli.config import ConfigError, build
 from ldm.cli.summary import machine, revision
 from ldm.data.laion import LaionData
@@ -126,8 +128,10 @@ class Run:
             log.info("%s: going on at step %d of %s", module.stage, step, path)
             if step >= trainer.max_steps:
                 module.configure_model()
-                module.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
+                module.load_state_dict(trained_tensors(path, module.state_dict()))
                 return
+            if is_sharded(path) and not self._shards(cfg):
+                raise ConfigError(f"resume: {path} is sharded: go on with trainer=fsdp")
             data.resume(step)
         for each in logger:
             each.log_hyperparams({**plain(self.cfg), **revision()})
@@ -136,6 +140,7 @@ class Run:
             interrupted = any(getattr(callback, "interrupted", False) for callback in callbacks)
             if interrupted or trainer.global_step < trainer.max_steps:
                 raise KeyboardInterrupt
+        module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU, but there is more to draw
         for each in trainer.loggers:  # W&B would log the next stage into the same run
             if isinstance(each, WandbLogger):
                 each.experiment.finish()
@@ -169,7 +174,9 @@ class Run:
     def _precision(self) -> str:
         """The precision asked for; float32 in place of a bfloat16 that would only be emulated."""
         wanted: str = self.cfg.trainer.precision
-        kind = {"gpu": "cuda"}.get(self.cfg.trainer.accelerator, self.cfg.trainer.accelerator)
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        kinds = {"gpu": "cuda", "auto": auto}
+        kind = kinds.get(self.cfg.trainer.accelerator, self.cfg.trainer.accelerator)
         if wanted != "bf16-mixed" or kind not in ("cpu", "cuda") or has_bf16(torch.device(kind)):
             return wanted
         log.info("this %s has no bfloat16: training in float32 (trainer.precision)", kind)
@@ -204,8 +211,10 @@ class Run:
             return net
         module: AutoencoderTraining = build(stage.task)
         data = build(stage.data)
-        # the module clips and steps by itself
+        # the module clips and steps by itself, and is small enough for a copy on each rank
         changes = {"max_steps": stage.max_steps, "gradient_clip_val": None, "accumulate_grad_batches": 1}
+        if self._shards(self.cfg):
+            changes["strategy"] = {"shard": False, "copies": None}
         self.fit(module, data, folder, changes)
         self._finish_first_stage(module, data, saved)
         return module.ema
@@ -258,12 +267,13 @@ class Run:
             weak = load_model(self.cfg.weak_checkpoint).components
             module.weak = (weak["text_encoder"].eval(), weak["backbone"].eval())
         self.fit(module, data, self.dir, {})
-        if not self._is_main_process():
-            return
+        if not torch.distributed.is_initialized() and not self._is_main_process():
+            return  # a finished run: the first rank does alone what is left
         if isinstance(data, LaionData):
             self.summary["bad_samples"] = data.quarantine.by_cause()
-        path = self.dir / "model.safetensors"
-        save_model(path, module.components(), self.model_config(), dtype=torch.float16)
+        path, components = self.dir / "model.safetensors", module.components()
+        if self._is_main_process():
+            save_model(path, components, self.model_config(), dtype=torch.float16)
         self.summary["latent_diffusion"] = {
             "parameters": sum(p.numel() for p in module.nets.parameters()),
             "steps": int(self.cfg.trainer.max_steps),
@@ -271,8 +281,9 @@ class Run:
         self.summary["sample_command"] = (
             f'ldm-sample checkpoint={path} prompt="{self.cfg.evaluation.prompts[0]}"'
         )
-        with self.timed("samples and scores"):
-            self.summary |= score(self.cfg.evaluation, module.sample_images, data, self.dir)
+        with self.timed("samples and scores"), tempfile.TemporaryDirectory() as elsewhere:
+            folder = self.dir if self._is_main_process() else Path(elsewhere)  # all draw, one writes
+            self.summary |= score(self.cfg.evaluation, module.sample_images, data, folder)
 
     def model_config(self) -> dict[str, Any]:
         """The metadata of the finished model: everything that is needed to sample from it."""
@@ -289,7 +300,13 @@ class Run:
         }
 
     def _is_main_process(self) -> bool:
-        return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+        if torch.distributed.is_initialized():
+            return torch.distributed.get_rank() == 0
+        return launched_rank() == 0
+
+    def _shards(self, cfg: DictConfig) -> bool:
+        """Whether the trainer shards the model (trainer=fsdp)."""
+        return bool(OmegaConf.select(cfg, "trainer.strategy.shard"))
 
     def _recall_summary(self) -> None:
         """Takes over what a run that is continued has said before."""

@@ -63,11 +63,13 @@ class SampleGrid(StepCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draws when it is time."""
-        if not self.stepped(trainer) or not self.captions or not trainer.is_global_zero:
+        if not self.stepped(trainer) or not self.captions:
             return
         due = self._step % self.every_n_steps == 0 or self._step == trainer.max_steps
         if due and hasattr(pl_module, "sample_images"):
-            self._draw(trainer, pl_module.sample_images(self.captions, self.seed))
+            images = pl_module.sample_images(self.captions, self.seed)  # all ranks draw
+            if trainer.is_global_zero:
+                self._draw(trainer, images)
 
     def _draw(self, trainer: pl.Trainer, images: Tensor) -> None:
         folder = Path(trainer.default_root_dir) / "samples"

@@ -65,7 +65,8 @@ class Checkpoints(StepCallback):
 
     The training waits only while the state is copied ("checkpoint_stall", in seconds, is logged); a thread
     writes the copy, reads it back and then removes the oldest. If the one before is not written yet, the
-    training waits for it. Sharded states (FSDP) are written by all ranks, in place.
+    training waits for it. Of a sharded state (FSDP) all ranks write their part while the training waits; the
+    thread then hashes the files, names the checkpoint and reads it back.
 
     Args:
         folder: of the checkpoints.
@@ -123,19 +124,20 @@ class Checkpoints(StepCallback):
             logger.log_metrics({"checkpoint_stall": stall}, step=step)
 
     def _save_sharded(self, trainer: pl.Trainer, state: dict[str, Any], step: int) -> None:
-        """All ranks write their shards; the first one then names the checkpoint."""
+        """All ranks write their shards; the first one then makes a checkpoint of them."""
+        assert self._background is not None
         shared = self.store.folder / f".shards_{step:08d}"
+        trainer.strategy.barrier()  # the first rank has waited for its thread, which clears up the folder
         trainer.strategy.save_checkpoint(state, shared)
         trainer.strategy.barrier()
+
+        def fill(folder: Path) -> dict[str, dict[str, Any]]:
+            for path in list(shared.iterdir()):
+                path.rename(folder / path.name)
+            return {}
+
         if trainer.is_global_zero:
-
-            def fill(folder: Path) -> dict[str, dict[str, Any]]:
-                for path in list(shared.iterdir()):
-                    path.rename(folder / path.name)
-                return {}
-
-            self.store.add(step, fill, leave=shared.name)
-        trainer.strategy.barrier()
+            self._background.start(lambda: self.store.add(step, fill, leave=shared.name))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the last step, too, and waits until all is written."""
@@ -143,6 +145,7 @@ class Checkpoints(StepCallback):
         if self._saved != trainer.global_step and trainer.global_step > 0:
             self._save(trainer)
         self._background.close()
+        trainer.strategy.barrier()  # what the first rank's thread has written is there for all
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

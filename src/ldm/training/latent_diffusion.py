@@ -24,7 +24,10 @@ from ldm.models.text_encoder import TextEncoder
 from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
+from ldm.training.parallel import arrange, rank_and_world, share, summed, whole
 from ldm.training.power_ema import power_functions
+
+DRAWN_AT_ONCE = 8  # images of a sample grid, on any number of ranks: the pixels do not depend on the ranks
 
 
 class LatentCache:
@@ -35,13 +38,16 @@ class LatentCache:
         self.rows: list[Tensor] = []
 
     def __call__(self, encode: Callable[[Tensor], Tensor], batch: dict[str, Any]) -> Tensor:
-        """Moments of the batch's images, (b, ...); `encode` is called for the ones not seen before."""
+        """Moments of the batch's images, (b, ...); `encode` is called for the ones not seen before.
+
+        Each is encoded alone: within a batch its last bits would depend on the others, and so on where the
+        run was begun.
+        """
         names = list(zip(batch["key"].tolist(), batch["caption"], strict=True))
-        new = {name: i for i, name in enumerate(names) if name not in self.index}
-        if new:
-            for name, row in zip(new, encode(batch["image"][list(new.values())]), strict=True):
+        for i, name in enumerate(names):
+            if name not in self.index:
                 self.index[name] = len(self.rows)
-                self.rows.append(row)
+                self.rows.append(encode(batch["image"][i : i + 1])[0])
         return torch.stack([self.rows[self.index[name]] for name in names])
 
 
@@ -67,6 +73,9 @@ class LatentDiffusion(pl.LightningModule):
             Data that hold latents are encoded already.
         sample_posterior: draw the latent from the posterior rather than take its mean.
         image_size: height and width of the images, for sampling.
+        activation_checkpointing: recompute the blocks' activations in the backward pass: less memory, a third
+            more time.
+        compile: compile the blocks, in place.
         seed: of all draws.
     """
 
@@ -90,6 +99,8 @@ class LatentDiffusion(pl.LightningModule):
         cache_latents: bool = False,
         sample_posterior: bool = True,
         image_size: int = 32,
+        activation_checkpointing: bool = False,
+        compile: bool = False,
         time_draws: TimeDraws | None = None,
         seed: int = 0,
     ) -> None:
@@ -106,6 +117,7 @@ class LatentDiffusion(pl.LightningModule):
         self.caption_dropout, self.horizon = caption_dropout, Horizon(images=ema_images)
         self._power_functions = power_functions(power_ema)
         self.sample_posterior, self.image_size, self.seed = sample_posterior, image_size, seed
+        self._arrangement = (activation_checkpointing, compile)
         self._cache = LatentCache() if cache_latents else None
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
         self.gradient_norm, self.skipped = torch.tensor(0.0), False  # of the last step
@@ -136,6 +148,7 @@ class LatentDiffusion(pl.LightningModule):
         self.ema = twin_of(self.nets)
         if self._power_functions:
             self.powers = nn.ModuleList(twin_of(self.nets) for _ in self._power_functions)
+        arrange(self.nets, self.twins, self.device_mesh, *self._arrangement)
         self._dropouts = dropouts_of(self.nets)
 
     def text_encoder(self, of: nn.ModuleDict) -> TextEncoder:
@@ -310,39 +323,59 @@ class LatentDiffusion(pl.LightningModule):
 
     @torch.no_grad()
     def sample_images(self, captions: list[str], seed: int) -> Tensor:
-        """Images of captions from the EMA weights, uint8 (n, 3, h, w); image i depends on (seed, i) only."""
+        """Images of captions from the EMA weights, uint8 (n, 3, h, w); image i depends on (seed, i) only.
+
+        All ranks have to ask; each draws its share, all get all.
+        """
+        count = -(-len(captions) // DRAWN_AT_ONCE)
+        images = torch.zeros(len(captions), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        images = images.to(self.device)
+        for part, counts in share(count, *rank_and_world()):
+            rows = slice(part * DRAWN_AT_ONCE, (part + 1) * DRAWN_AT_ONCE)
+            drawn = self._draw(captions[rows], rows.start, seed)
+            if counts:
+                images[rows] = ((drawn + 1) * 127.5).round().byte()
+        return summed(images).cpu()
+
+    def _draw(self, captions: list[str], start: int, seed: int) -> Tensor:
+        """Images of captions, in [-1, 1]; the first one's number is `start`."""
         s, text, net = self.sampling, self.text_encoder(self.ema), self.ema["backbone"]
         rule, scale = s.get("guidance") or CFG(), float(s["guidance_scale"])
         schedule = self.diffusion.schedule
         size = self.image_size // self.autoencoder.downscale
         shape = (self.autoencoder.latent_channels, size, size)
-        images = []
-        for start in range(0, len(captions), 32):
-            part = captions[start : start + 32]
-            key = torch.arange(start, start + len(part), device=self.device)
-            branches = Branches(
-                Branch(net, text.encode(part)),
-                None if scale == 1.0 or not rule.needs_uncond else Branch(net, text.encode([""] * len(part))),
-                None if self.weak is None else Branch(self.weak[1], self.weak[0].encode(part)),
-            )
-            net_ = rule(branches, scale, self.diffusion)
-            grid = times_of(s["timesteps"], schedule, s["num_inference_steps"])
-            x0 = sample(
-                thresholded(self.diffusion.denoiser(net_), schedule, s.get("thresholding")),
+        key = torch.arange(start, start + len(captions), device=self.device)
+        without = scale == 1.0 or not rule.needs_uncond
+        branches = Branches(
+            Branch(net, text.encode(captions)),
+            None if without else Branch(net, text.encode([""] * len(captions))),
+            None if self.weak is None else Branch(self.weak[1], self.weak[0].encode(captions)),
+        )
+        grid = times_of(s["timesteps"], schedule, s["num_inference_steps"])
+        x0 = sample(
+            thresholded(
+                self.diffusion.denoiser(rule(branches, scale, self.diffusion)),
                 schedule,
-                s["scheduler"],
-                random.normal(seed, "x_T", key, 0, shape) * schedule.spread(grid[:1].to(key.device), 4),
-                grid,
-                step_noise(
-                    s.get("noise") or "independent",
-                    lambda n, key=key: random.normal(seed, "step", key, n, shape),
-                    schedule.num_train_timesteps,
-                ),
-            )
-            images.append(self.autoencoder.from_latent(x0).clamp(-1, 1))
-        return ((torch.cat(images) + 1) * 127.5).round().byte().cpu()
+                s.get("thresholding"),
+            ),
+            schedule,
+            s["scheduler"],
+            random.normal(seed, "x_T", key, 0, shape) * schedule.spread(grid[:1].to(key.device), 4),
+            grid,
+            step_noise(
+                s.get("noise") or "independent",
+                lambda n: random.normal(seed, "step", key, n, shape),
+                schedule.num_train_timesteps,
+            ),
+        )
+        return self.autoencoder.from_latent(x0).clamp(-1, 1)
 
     def components(self) -> dict[str, nn.Module]:
-        """The nets of a finished model, with EMA weights: autoencoder, text_encoder, backbone."""
-        text = self.text_encoder(self.ema)
-        return {"autoencoder": self.autoencoder, "text_encoder": text, "backbone": self.ema["backbone"]}
+        """The nets of a finished model, with EMA weights: autoencoder, text_encoder, backbone.
+
+        All ranks have to ask; sharded nets come in one piece on the first.
+        """
+        make_text, make_backbone = self._factories
+        text = whole(self.text_encoder(self.ema), make_text)
+        backbone = whole(self.ema["backbone"], make_backbone)
+        return {"autoencoder": self.autoencoder, "text_encoder": text, "backbone": backbone}

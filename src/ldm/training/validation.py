@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ldm.diffusion import random
 from ldm.training.callbacks import StepCallback
+from ldm.training.parallel import share
 
 Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 
@@ -109,15 +110,17 @@ class ValidationLoss(StepCallback):
         assert self._samples is not None
         n = len(self._samples["caption"])
         losses = torch.zeros(self.draws, device=module.device)
-        starts = range(0, self.draws, self.batch_size)[rank::world]
-        for start in starts:
+        for part, counts in share(-(-self.draws // self.batch_size), rank, world):
+            start = part * self.batch_size
             draw = torch.arange(start, min(start + self.batch_size, self.draws))
             row = self._rows(draw, n)
             u = random.uniform(self.seed, "validation_time", draw, 0)
-            losses[draw.to(losses.device)] = module.validation_losses(
+            loss = module.validation_losses(
                 chosen(self._samples, row, module.device),
                 ((draw % self.strata + u) / self.strata).to(module.device),
                 draw.to(module.device),
                 self.seed,
             )
+            if counts:
+                losses[draw.to(losses.device)] = loss
         return losses
