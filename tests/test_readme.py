@@ -143,25 +143,26 @@ def test_the_commands_on_a_run_run_in_order(tmp_path, monkeypatch):
     assert Path("runs/branch/checkpoints/step_00000120").is_dir()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:datasets")
-def test_the_commands_on_data_run_in_order(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_commands_on_data_run_in_order(with_checkpoint, monkeypatch):
     """As written, but on a few small images and measured for a moment."""
     datasets = pytest.importorskip("datasets")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(with_checkpoint / "cache"))
     Path("photos/cat").mkdir(parents=True)
     for i in range(4):
         Image.new("RGB", (20, 16), (50 * i, 0, 0)).save(f"photos/cat/{i}.png")
     images = [path.read_bytes() for path in sorted(Path("photos/cat").iterdir())]
     datasets.Dataset.from_dict({"image": images, "text": ["a cat"] * 4}).to_parquet("photos.parquet")
     lines = [line for line in SHELL if line.startswith("ldm-data")]
-    assert len(lines) == 4
+    assert len([line for line in lines if "precompute" not in line]) == 4
     for line in lines:
         command, *arguments = shlex.split(line)
         small = ["data.batch_size=2", "data.image_size=16", "seconds=0.01"] if "bench" in line else []
+        small = ["data.num_workers=0", "data.image_size=16"] if "precompute" in line else small
         assert main_of(command)([*arguments, *small]) == 0, line
     assert list(Path("shards").glob("*.tar"))
     assert list(Path("hf").glob("*.tar"))
+    assert Path("latents/latents.json").is_file() == any("precompute" in line for line in lines)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -27,6 +27,7 @@ COMPANIONS = {
     "experiment/sd_scale": ["data.shards=shards.tar"],
     "experiment/sd_scale_512": ["data.shards=shards.tar", "init_checkpoint=model.safetensors"],
     "first_stage/sd": ["autoencoder=sd", "text_encoder=clip", "backbone=sd15"],
+    "data/latents": ["data.folder=latents", "first_stage.checkpoint=model.safetensors"],
     "guidance/autoguidance": ["weak_checkpoint=early.ckpt"],
     "text_encoder/clip": ["backbone=sd15"],
     "text_encoder/clip_h": ["backbone=sd2"],

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from hydra.utils import get_class
 
 from ldm.cli.config import build
 from ldm.data.batch import MemoryData, Stream, check_fraction, to_float
@@ -233,6 +234,7 @@ def folders(tmp_path):
     return {
         "imagefolder": [f"data.root={tmp_path}", "data.batch_size=2"],
         "laion": [f"data.shards={tmp_path}/shard.tar", *small],
+        "latents": [f"data.folder={tmp_path}"],
     }
 
 
@@ -240,11 +242,11 @@ def folders(tmp_path):
 def test_every_config_gives_batches_of_the_contract(name, folders):
     with initialize_config_module("ldm.conf", version_base="1.3"):
         cfg = compose("train", [f"data={name}", "paths.run=/nowhere", *folders.get(name, [])])
-    data = build(cfg.data)
-    arguments = set(inspect.signature(type(data)).parameters)
+    arguments = set(inspect.signature(get_class(cfg.data._target_)).parameters)
     assert set(cfg.data) - {"_target_"} == arguments, "YAML keys are the constructor's arguments, all of them"
-    if name == "cifar10":
-        return  # needs files: tests/data/test_cifar.py
+    if name in ("cifar10", "latents"):
+        return  # need files: tests/data/test_cifar.py, tests/data/test_precompute.py
+    data = build(cfg.data)
     (batch,) = take(data, 1)
     size = cfg.data.image_size
     further = ["original_size", "crop"] if name == "laion" else []

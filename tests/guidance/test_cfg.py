@@ -8,7 +8,7 @@ from ldm.diffusion.prediction import Epsilon
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.schedule import linear
 from ldm.diffusion.weighting import Uniform
-from ldm.guidance import CFG, Branch, Branches, drop_captions
+from ldm.guidance import CFG, Branch, Branches, drop_captions, drop_embeddings
 
 DIFFUSION = Diffusion(schedule=linear(), prediction=Epsilon(), weighting=Uniform())
 
@@ -85,6 +85,25 @@ def test_captions_are_dropped_where_u_is_below_the_probability():
     assert drop_captions(["a", "b", "c", "d"], 0.1, u) == ["", "", "c", "d"]
     assert drop_captions(["a", "b", "c", "d"], 0.0, u) == ["a", "b", "c", "d"]
     assert drop_captions(["a", "b", "c", "d"], 1.0, u) == [""] * 4
+
+
+@pytest.mark.parametrize("parts", [("tokens",), ("pooled",), ("tokens", "pooled")])
+def test_embeddings_are_dropped_as_captions_are(parts):
+    """Encoding what `drop_captions` leaves is dropping what was encoded; other fields stay."""
+
+    def encode(captions):
+        rows = torch.tensor([[float(len(c)), 1.0] for c in captions])
+        known = {"tokens": rows[:, None, :].expand(-1, 3, -1), "pooled": rows}
+        return Conditioning(**{name: known[name] for name in parts})
+
+    captions, u = ["a", "", "cat", "dogs"], torch.tensor([0.0, 0.1, 0.3, 0.29])
+    for probability in (0.0, 0.3, 1.0):
+        expected = encode(drop_captions(captions, probability, u))
+        found = drop_embeddings(encode(captions), encode([""]), probability, u)
+        for name in ("tokens", "pooled"):
+            mine, theirs = getattr(found, name), getattr(expected, name)
+            assert (mine is None) == (theirs is None) == (name not in parts)
+            assert mine is None or torch.equal(mine, theirs)
 
 
 def test_impossible_dropout_is_refused():

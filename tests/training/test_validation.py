@@ -39,7 +39,8 @@ class Recorded(pl.LightningModule):
         super().__init__()
         self.seen = []
 
-    def validation_losses(self, image, captions, u, draw, seed):
+    def validation_losses(self, samples, u, draw, seed):
+        image, captions = samples["image"], samples["caption"]
         self.seen += list(zip(draw.tolist(), captions, u.tolist(), image[:, 0, 0, 0].tolist(), strict=True))
         return u
 

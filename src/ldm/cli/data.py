@@ -10,16 +10,17 @@ from omegaconf import DictConfig
 from ldm.cli.app import entry
 from ldm.cli.config import ConfigError, build
 
-WORDS = ("show", "index", "bench", "cifar10", "imagefolder", "hf")
+WORDS = ("show", "index", "bench", "precompute", "cifar10", "imagefolder", "hf")
+SHARDS = {"index": "laion", "precompute": "laion", "cifar10": "cifar10", "imagefolder": "imagefolder"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """ldm-data [index|bench|cifar10|imagefolder|hf] ...: a leading word is the action and picks the data."""
+    """ldm-data [WORD] ...: a leading word, one of `WORDS`, is the action and picks the data."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in WORDS:
         action = words.pop(0)
         given = any(word.startswith("data=") for word in words)
-        data = {"index": "laion", "cifar10": "cifar10", "imagefolder": "imagefolder"}.get(action)
+        data = SHARDS.get(action)
         words += [f"action={action}"] + ([f"data={data}"] if data and not given else [])
     return command(words)
 
@@ -53,6 +54,8 @@ def show(cfg: DictConfig) -> None:
 
     set_threads(cfg.threads)
     data = build(cfg.data)
+    if hasattr(data, "verify"):
+        raise ConfigError("data: latents hold no images to show; ldm-data bench data=latents measures them")
     keys = data.training_keys()
     print(f"{len(keys)} images, {data.steps_per_epoch} steps an epoch of {data.batch_size}")
     print(f"{images_per_second(data, cfg.seconds):,.0f} images/s from the loader")

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ldm.cli.config import ConfigError, build
+from ldm.cli.precompute import precompute
 
 
 def images_per_second(data: Any, seconds: float) -> float:
@@ -24,10 +25,10 @@ def images_per_second(data: Any, seconds: float) -> float:
 
 def index(cfg: DictConfig) -> None:
     """Makes the index of data=laion and says what the shards hold."""
-    from ldm.data.laion import LaionData
+    from ldm.data.shard_data import ShardData
 
     data, start = build(cfg.data), time.perf_counter()
-    if not isinstance(data, LaionData):
+    if not isinstance(data, ShardData):
         raise ConfigError("data: only tar shards have an index (data=laion data.shards=...)")
     found = data.index
     size = sum(shard.size for shard in found.shards) / 1e9
@@ -122,6 +123,7 @@ def _samples(data: Any) -> Iterator[Any]:
 TASKS = {
     "index": index,
     "bench": bench,
+    "precompute": precompute,
     "cifar10": write,
     "imagefolder": write,
     "hf": hugging_face,

@@ -120,12 +120,25 @@ def guidance_needs_dropout(cfg: DictConfig) -> str | None:
 def cached_latents_stay(cfg: DictConfig) -> str | None:
     """A latent that is encoded once is right only if its image is the same at each visit."""
     key, cached = _first(cfg, "task.cache_latents")
+    if cfg.get("action") == "precompute":
+        key, cached = "action=precompute", True
     for name, value in (
         ("data.flip", _first(cfg, "data.flip")[1]),
         ("data.crop", _first(cfg, "data.crop")[1]),
     ):
         if cached and value not in (None, 0, "centre"):
-            return f"{key}: must be false where {name}={value} changes an image from visit to visit"
+            wrong = "cannot be" if cfg.get("action") == "precompute" else "must be false"
+            return f"{key}: {wrong} where {name}={value} changes an image from visit to visit"
+    return None
+
+
+def latents_need_their_autoencoder(cfg: DictConfig) -> str | None:
+    """Latents were made by an autoencoder that exists; one trained in this run would be another."""
+    if _target(cfg, "first_stage.data") == "LatentData":
+        return "first_stage.data: latents hold no images to train an autoencoder on; use image shards (laion)"
+    trains, checkpoint = (_first(cfg, f"first_stage.{key}")[1] for key in ("task", "checkpoint"))
+    if _target(cfg, "data") == "LatentData" and trains is not None and checkpoint is None:
+        return "first_stage.checkpoint: data=latents needs the autoencoder that they were made by, got none"
     return None
 
 
@@ -194,6 +207,7 @@ LAWS: tuple[Law, ...] = (
     batch_divides,
     guidance_needs_dropout,
     cached_latents_stay,
+    latents_need_their_autoencoder,
     buckets_fit_the_nets,
     autoguidance_needs_a_weaker_net,
     snapshots_need_averages,

@@ -26,7 +26,7 @@ from ldm.cli.app import launched_rank
 from ldm.cli.config import ConfigError, build
 from ldm.cli.initial import load_initial, reference
 from ldm.cli.summary import machine, revision
-from ldm.data.laion import LaionData
+from ldm.data.shard_data import ShardData
 from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.checkpointing import Checkpoints
@@ -94,7 +94,7 @@ class Run:
         self.autoencoder_node = plain(self.cfg.autoencoder)
         self.initial = load_initial(self.cfg)
         data = None if self.cfg.task is None else self._checked_data()
-        autoencoder = self._first_stage()
+        autoencoder = self._first_stage(data)
         if data is not None:
             self._diffusion(autoencoder, data)
         if self._is_main_process():
@@ -187,18 +187,22 @@ class Run:
         log.info("this %s has no bfloat16: training in float32 (trainer.precision)", kind)
         return "32-true"
 
-    def _first_stage(self) -> nn.Module:
-        """The frozen autoencoder: read from a file, trained in this run, or built as it is."""
+    def _first_stage(self, trained_on: Any) -> nn.Module:
+        """The frozen autoencoder: read from a file, trained in this run, or built as it is.
+
+        Args:
+            trained_on: data of the diffusion model, which may be latents of an autoencoder.
+        """
         stage = self.cfg.first_stage
         folder = self.dir / "autoencoder"
         saved = self.dir / "autoencoder.safetensors"
         run = self._resumed_run()  # one that branches off takes the first stage with it
         there = [path for path in (saved, run and run / saved.name) if path is not None and path.is_file()]
         if stage.checkpoint is not None or there:
-            return self._kept(load_model(Path(stage.checkpoint or there[0])), saved)
+            return self._kept(load_model(Path(stage.checkpoint or there[0])), saved, trained_on)
         initial = None if self.cfg.task is None else self.initial
         if initial is not None and "autoencoder" in initial.components:
-            return self._kept(initial, saved)
+            return self._kept(initial, saved, trained_on)
         if stage.task is None:
             net = build(self.cfg.autoencoder)()
             if any(True for _ in net.parameters()):
@@ -219,13 +223,15 @@ class Run:
         self._finish_first_stage(module, data, saved)
         return module.ema
 
-    def _kept(self, loaded: LoadedModel, path: Path) -> nn.Module:
+    def _kept(self, loaded: LoadedModel, path: Path, trained_on: Any) -> nn.Module:
         """The autoencoder of a checkpoint, written into the run, which then holds all of its model.
 
         Adapters refer to their base instead: nothing of it is stored.
         """
         self.autoencoder_node = loaded.config["autoencoder"]
         net = loaded.components["autoencoder"]
+        if hasattr(trained_on, "verify"):
+            trained_on.verify(net)
         if not path.is_file() and self.adapters is None and self._is_main_process():
             save_model(path, {"autoencoder": net}, {"autoencoder": self.autoencoder_node})
         return net
@@ -287,7 +293,7 @@ class Run:
         self.fit(module, data, self.dir, {})
         if not torch.distributed.is_initialized() and not self._is_main_process():
             return  # a finished run: the first rank does alone what is left
-        if isinstance(data, LaionData):
+        if isinstance(data, ShardData):
             self.summary["bad_samples"] = data.quarantine.by_cause()
         command = self._save(module)
         self.summary["latent_diffusion"] = {

@@ -16,11 +16,20 @@ from ldm.diffusion import random
 
 
 class Samples(TypedDict):
-    """image (b, 3, h, w) float32 in [-1, 1], caption (b strings), key (b,) int64, the samples' identities."""
+    """image (b, 3, h, w) float32 in [-1, 1], caption (b strings), key (b,) int64, the samples' identities.
 
-    image: Tensor
+    Data that were encoded ahead of time hold, in place of images, mean and std (b, c, h, w) of the
+    autoencoder's posterior before any scaling; and, if captions were encoded, tokens (b, l, d) and pooled
+    (b, p) of the text encoder, where it has them. They are in the precision in which they are stored.
+    """
+
+    image: NotRequired[Tensor]
     caption: list[str]
     key: Tensor
+    mean: NotRequired[Tensor]
+    std: NotRequired[Tensor]
+    tokens: NotRequired[Tensor]
+    pooled: NotRequired[Tensor]
 
 
 class Batch(Samples):

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ldm.data import latent_sample
 from ldm.utils.files import replacing_folder
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 PARTS = ("image", "text", "json")
+KINDS = {"txt": "text", "json": "json", latent_sample.EXTENSION: "image"}  # a latent stands for its image
 FIELDS = {  # column -> names in the json of LAION's and img2dataset's versions
     "width": ("original_width", "width"),
     "height": ("original_height", "height"),
@@ -220,7 +222,7 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, Parts]]:
                 if name:
                     whole.append((name, parts))
                 name, parts = stem, {}
-            kind = "image" if extension.lower() in IMAGES else {"txt": "text", "json": "json"}.get(extension)
+            kind = "image" if extension.lower() in IMAGES else KINDS.get(extension)
             content = tar.extractfile(member)
             assert content is not None
             data = content.read()
@@ -230,6 +232,8 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, Parts]]:
                 parts[kind] = (member.offset_data, member.size)
             if kind == "json":
                 parts["said"] = data
+            elif extension == latent_sample.EXTENSION:
+                parts |= _of_latent(data)
             elif kind == "image":
                 parts["stored"] = _size_of(data)
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -251,7 +255,8 @@ def _row(path: str, number: int, name: str, parts: Parts) -> tuple[Any, ...]:
     places = [value for part in PARTS for value in parts.get(part, (0, -1))]
     numbers = [_number(said, names) for names in FIELDS.values()]
     words = [str(next((said[n] for n in names if said.get(n)), "")).encode()[:12] for names in WORDS.values()]
-    return (key_of(path, name), number, *places, *numbers, *words, *parts.get("stored", (0, 0)))
+    key = parts.get("key", key_of(path, name))
+    return (key, number, *places, *numbers, *words, *parts.get("stored", (0, 0)))
 
 
 def _size_of(data: bytes) -> tuple[int, int]:
@@ -263,6 +268,15 @@ def _size_of(data: bytes) -> tuple[int, int]:
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, Image.DecompressionBombError):
         return 0, 0
     return height, width
+
+
+def _of_latent(data: bytes) -> Parts:
+    """Identity and stored size of the image that a latent is of; nothing if its header is damaged."""
+    try:
+        of = latent_sample.about(data)
+    except ValueError:
+        return {}
+    return {"key": of.key, "stored": of.size}
 
 
 def _number(said: dict[str, Any], names: Sequence[str]) -> float:

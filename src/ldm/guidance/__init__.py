@@ -3,7 +3,7 @@
 from ldm.guidance.apg import APG
 from ldm.guidance.autoguidance import Autoguidance
 from ldm.guidance.base import Branch, Branches, Guidance
-from ldm.guidance.cfg import CFG, drop_captions
+from ldm.guidance.cfg import CFG, drop_captions, drop_embeddings
 from ldm.guidance.interval import Interval
 from ldm.guidance.pag import PAG
 from ldm.guidance.rescale import CFGRescale
@@ -21,4 +21,5 @@ __all__ = [
     "Guidance",
     "Interval",
     "drop_captions",
+    "drop_embeddings",
 ]

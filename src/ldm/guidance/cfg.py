@@ -1,11 +1,13 @@
 """Classifier-free guidance and the caption dropout that makes it possible."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion, Net
 from ldm.guidance.base import Branches, alone, combined
 
@@ -41,3 +43,23 @@ def drop_captions(captions: list[str], probability: float, u: Float[Tensor, " b"
     if not 0.0 <= probability <= 1.0:
         raise ValueError(f"caption_dropout must be in [0, 1], got {probability} (task.caption_dropout)")
     return ["" if x < probability else c for c, x in zip(captions, u.tolist(), strict=True)]
+
+
+def drop_embeddings(
+    cond: Conditioning, empty: Conditioning, probability: float, u: Float[Tensor, " b"]
+) -> Conditioning:
+    """The embeddings of captions with that of "" where u < probability: `drop_captions` after encoding.
+
+    Args:
+        cond: of b captions.
+        empty: of the empty caption, for one image.
+        probability: of dropping one, in [0, 1].
+        u: uniform numbers in [0, 1), (b,).
+    """
+    swapped = {}
+    for name in ("tokens", "pooled"):
+        given, blank = getattr(cond, name), getattr(empty, name)
+        if given is not None:
+            dropped = (u < probability).view(-1, *[1] * (given.ndim - 1))
+            swapped[name] = torch.where(dropped, blank, given)
+    return replace(cond, **swapped)

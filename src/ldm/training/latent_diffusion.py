@@ -18,7 +18,7 @@ from ldm.diffusion.sampling import sample
 from ldm.diffusion.thresholding import thresholded
 from ldm.diffusion.time_draws import LowDiscrepancy, TimeDraws
 from ldm.diffusion.timesteps import times_of
-from ldm.guidance import CFG, Branch, Branches, drop_captions
+from ldm.guidance import CFG, Branch, Branches, drop_captions, drop_embeddings
 from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import AdaptedNet, LoRA
@@ -52,6 +52,7 @@ class LatentDiffusion(pl.LightningModule):
         ema_images: horizon of the EMA: the images over which it forgets to 1/e.
         power_ema: relative widths sigma_rel of further averages, over power functions; for `ldm-ema`.
         cache_latents: encode each (key, caption) once; only right when the image is a function of the two.
+            Data that hold latents are encoded already.
         sample_posterior: draw the latent from the posterior rather than take its mean.
         image_size: height and width of the images, for sampling.
         activation_checkpointing: recompute the blocks' activations in the backward pass: less memory, a third
@@ -108,6 +109,8 @@ class LatentDiffusion(pl.LightningModule):
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
         self.gradient_norm, self.skipped = torch.tensor(0.0), False  # of the last step
         self._sound = torch.tensor(True)  # whether all losses of the step begun are finite
+        self._encoded = False  # whether the data hold latents in place of images
+        self._empty: Conditioning | None = None  # of the empty caption, where they hold embeddings, too
         self.weak: tuple[Any, ...] | None = None  # nets of a weaker model, for sample grids
 
     @property
@@ -192,6 +195,7 @@ class LatentDiffusion(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Moves the frozen nets to the device, learns the vocabulary, readies the moving average."""
+        self._use_encoded(self.trainer.datamodule)
         adapted = () if self._adapted is None else (self._adapted.net,)
         for net in (*self._frozen, *(self.weak or ()), *adapted):
             net.to(self.device)
@@ -203,17 +207,40 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def latents(self, batch: dict[str, Any]) -> Float[Tensor, "b c h w"]:
         """Normalised latents of a batch, drawn from the posterior by (seed, key, visit)."""
-
-        def moments(image: Tensor) -> Tensor:
-            posterior = self.autoencoder.encode(image)
-            return torch.cat([posterior.mean, (0.5 * posterior.logvar).exp()], dim=1)
-
-        both = self._cache(moments, batch) if self._cache is not None else moments(batch["image"])
+        if self._cache is None or self._encoded:
+            both = self.moments(batch)
+        else:
+            both = self._cache(lambda image: self.moments({"image": image}), batch)
         mean, std = both.chunk(2, dim=1)
         if self.sample_posterior:
             key, visit = batch["key"], batch["visit"]
             mean = mean + std * random.normal(self.seed, "posterior", key, visit, mean.shape[1:])
         return self.autoencoder.normalise(mean)
+
+    def _use_encoded(self, data: Any) -> None:
+        """Makes sure that data which hold latents were encoded by the nets of this run."""
+        if not hasattr(data, "verify"):
+            return
+        data.verify(self.autoencoder, self.text_encoder(self.nets))
+        self._encoded = True
+        self._empty = None if data.empty is None else data.empty.to(self.device)
+
+    @torch.no_grad()
+    def moments(self, batch: dict[str, Any]) -> Float[Tensor, "b c2 h w"]:
+        """Mean and deviation of the posterior before any scaling, as the data hold them or encoded here."""
+        if "mean" in batch:
+            return torch.cat([batch["mean"], batch["std"]], dim=1).float()
+        posterior = self.autoencoder.encode(batch["image"])
+        return torch.cat([posterior.mean, (0.5 * posterior.logvar).exp()], dim=1)
+
+    def conditioning(
+        self, nets: nn.ModuleDict, batch: dict[str, Any], dropout: float, u: Float[Tensor, " b"]
+    ) -> Conditioning:
+        """Embeddings of a batch's captions, as the data hold them or encoded; of "" where u < dropout."""
+        if self._empty is None:
+            return self.text_encoder(nets).encode(drop_captions(batch["caption"], dropout, u))
+        found = {name: batch[name].float() for name in ("tokens", "pooled") if name in batch}
+        return drop_embeddings(Conditioning(**found), self._empty, dropout, u)
 
     def times(self, key: Int64[Tensor, " b"], visit: int | Tensor) -> Float[Tensor, " b"]:
         """Training times of a visit."""
@@ -224,7 +251,7 @@ class LatentDiffusion(pl.LightningModule):
         key, visit = batch["key"], batch["visit"]
         x0 = self.latents(batch)
         u = random.uniform(self.seed, "caption_dropout", key, visit)
-        cond = self.text_encoder(self.nets).encode(drop_captions(batch["caption"], self.caption_dropout, u))
+        cond = self.conditioning(self.nets, batch, self.caption_dropout, u)
         noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
         t = self.times(key, visit)
         give_keys(self._dropouts, self.seed, key, visit)
@@ -243,8 +270,7 @@ class LatentDiffusion(pl.LightningModule):
     @torch.no_grad()
     def validation_losses(
         self,
-        image: Float[Tensor, "b 3 h w"],
-        captions: list[str],
+        samples: dict[str, Any],
         u: Float[Tensor, " b"],
         draw: Int64[Tensor, " b"],
         seed: int,
@@ -252,18 +278,16 @@ class LatentDiffusion(pl.LightningModule):
         """Losses of the EMA weights, without caption dropout, for numbered draws.
 
         Args:
-            image: in [-1, 1].
-            captions: of the images.
+            samples: as in a batch of the data, one for each draw.
             u: uniform numbers that make the times as in training.
             draw: numbers of the draws; latents and noise are functions of (seed, draw).
             seed: of the draws.
         """
-        posterior = self.autoencoder.encode(image)
-        latent = posterior.mean
+        latent, std = self.moments(samples).chunk(2, dim=1)
         if self.sample_posterior:
-            latent = posterior.sample(random.normal(seed, "validation_posterior", draw, 0, latent.shape[1:]))
+            latent = latent + std * random.normal(seed, "validation_posterior", draw, 0, latent.shape[1:])
         x0 = self.autoencoder.normalise(latent)
-        cond = self.text_encoder(self.ema).encode(captions)
+        cond = self.conditioning(self.ema, samples, 0.0, u)
         noise = random.normal(seed, "validation_noise", draw, 0, x0.shape[1:])
         t = self.time_sampling(u, self.diffusion.schedule)
         net = self.backbone(self.ema)
@@ -286,8 +310,8 @@ class LatentDiffusion(pl.LightningModule):
 
         text = flops(words)
         trained = flops(denoise) - (0 if "text_encoder" in self.nets else text)
-        frozen = 0 if "text_encoder" in self.nets else text
-        if self._cache is None:
+        frozen = 0 if "text_encoder" in self.nets or self._empty is not None else text
+        if self._cache is None and not self._encoded:
             frozen += flops_of_method(self.autoencoder, "encode", (1, 3, self.image_size, self.image_size))
         return (3 if self._adapted is None else 2) * trained + frozen
 

@@ -33,6 +33,20 @@ def stratified_mean(
     return mean, Z95 * math.sqrt(variance)
 
 
+def chosen(samples: dict[str, Any], row: Int64[Tensor, " b"], device: torch.device) -> dict[str, Any]:
+    """Some rows of a batch, on a device.
+
+    Args:
+        samples: name -> tensor or list of n.
+        row: in 0 .. n - 1, (b,).
+        device: of the tensors.
+    """
+    return {
+        name: value[row].to(device) if isinstance(value, Tensor) else [value[i] for i in row.tolist()]
+        for name, value in samples.items()
+    }
+
+
 class ValidationLoss(StepCallback):
     """Logs the loss of the EMA weights on samples held out, with a 95% interval, at times and at the end.
 
@@ -94,16 +108,15 @@ class ValidationLoss(StepCallback):
     def _losses(self, module: pl.LightningModule, rank: int, world: int) -> Float[Tensor, " n"]:
         """The loss of each draw; 0 for those of the other ranks."""
         assert self._samples is not None
-        images, captions = self._samples["image"], self._samples["caption"]
+        n = len(self._samples["caption"])
         losses = torch.zeros(self.draws, device=module.device)
         for part, counts in share(-(-self.draws // self.batch_size), rank, world):
             start = part * self.batch_size
             draw = torch.arange(start, min(start + self.batch_size, self.draws))
-            row = self._rows(draw, len(images))
+            row = self._rows(draw, n)
             u = random.uniform(self.seed, "validation_time", draw, 0)
             loss = module.validation_losses(
-                images[row].to(module.device),
-                [captions[i] for i in row.tolist()],
+                chosen(self._samples, row, module.device),
                 ((draw % self.strata + u) / self.strata).to(module.device),
                 draw.to(module.device),
                 self.seed,
