@@ -25,8 +25,7 @@ AVERAGED = {"caption_dropout": 0.1, "power_ema": [0.05]}
 BROKEN = [
     (
         {"adapters": ADAPTERS, "init_checkpoint": "a", "task": AVERAGED},
-        "task.power_ema: must be [] with adapters, of which ldm-ema makes no model, got [0.05] "
-        "(averages=null)",
+        "task.power_ema: must be [] with adapters, which ldm-ema cannot add up, got [0.05] (averages=null)",
     ),
     (
         {"adapters": ADAPTERS, "init_checkpoint": "a", "trainer.strategy": {"shard": True}},

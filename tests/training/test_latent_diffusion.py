@@ -8,6 +8,7 @@ from ldm.diffusion import prediction, schedule, time_sampling, timesteps, weight
 from ldm.diffusion.process import Diffusion
 from ldm.models.blocks import ResBlock
 from ldm.models.identity import IdentityAutoencoder
+from ldm.models.lora import LoRA
 from ldm.models.text_encoder import CLIP_VOCABULARY, ClassEncoder, NullTextEncoder, TinyTextEncoder
 from ldm.models.unet import UNet
 from ldm.schedulers.ddim import DDIM
@@ -138,3 +139,37 @@ def test_frozen_nets_are_in_no_state_dict_and_no_optimizer():
 def test_caption_dropout_is_checked():
     with pytest.raises(ValueError, match=r"caption_dropout must be in \[0, 1\), got 1\.5 \(task"):
         module(caption_dropout=1.5)
+
+
+def test_adapters_learn_the_same_where_activations_are_recomputed():
+    """The backward pass finds the adapters in training, also after the average's were asked."""
+    backbone = partial(
+        UNet,
+        in_channels=3,
+        out_channels=3,
+        channels=[16, 16],
+        layers_per_block=1,
+        attention=["none", "self"],
+        mid_attention="self",
+        pooled_dim=16,
+        norm_groups=4,
+        num_heads=2,
+    )
+    adapters = partial(LoRA, rank=2, alpha=2.0, targets=["to_q", "to_v", "to_out"])
+    gradients = []
+    for recomputed in (False, True):
+        net = module(
+            backbone=backbone, adapters=adapters, caption_dropout=0.0, activation_checkpointing=recomputed
+        )
+        for i, p in enumerate(net.nets.parameters()):
+            torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(i))
+        for p in net._adapted.net.parameters():  # its last layers start at zero
+            p.data += 0.1
+        loss = net.training_step(batch([0, 1, 2, 3]), 0)["loss"]
+        net.sample_images(CAPTIONS[:1], seed=0)
+        loss.backward()
+        assert set(net.state_dict()) == {f"{k}.{n}" for k in ("nets", "ema") for n in net.nets.state_dict()}
+        gradients.append([p.grad for p in net.nets.parameters()])
+    assert all(float(g.abs().sum()) > 0 for g in gradients[0])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

@@ -191,9 +191,7 @@ def adapters_need_a_base(cfg: DictConfig) -> str | None:
         return f"{key}: must be null with adapters, which are for all of init_checkpoint, got {value}"
     key, value = _first(cfg, "task.power_ema")
     if value:
-        return (
-            f"{key}: must be [] with adapters, of which ldm-ema makes no model, got {value} (averages=null)"
-        )
+        return f"{key}: must be [] with adapters, which ldm-ema cannot add up, got {value} (averages=null)"
     key, sharded = _first(cfg, "trainer.strategy.shard")
     if sharded:
         return f"{key}: adapters and their frozen base are not sharded: use trainer=ddp"
