@@ -113,7 +113,10 @@ def test_files_are_at_most_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-@pytest.mark.parametrize("module", ["ldm", "ldm.cli.app", "ldm.cli.train", "ldm.cli.sample", "ldm.cli.data"])
+@pytest.mark.parametrize(
+    "module",
+    ["ldm", "ldm.cli.app", "ldm.cli.train", "ldm.cli.sample", "ldm.cli.data", "ldm.cli.plan"],
+)
 def test_commands_import_no_torch(module):
     if module != "ldm" and not SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py").exists():
         pytest.skip(f"{module} does not exist")

@@ -34,6 +34,7 @@ def entry(
     *,
     supplied: Mapping[str, Collection[str]] | None = None,
     interrupted: Callable[[DictConfig], str] = lambda cfg: "interrupted",
+    unneeded: Collection[str] = (),
 ) -> Callable[[Task], Main]:
     """Returns a decorator that makes a command of `task(cfg)`: `main(argv=None) -> exit status`.
 
@@ -45,12 +46,13 @@ def entry(
         config_name: the primary config, also the name of the command: ldm-<config_name>.
         supplied: config key of a node -> arguments that the task passes when it builds the node.
         interrupted: the line for ctrl-C once the task runs: how to go on.
+        unneeded: config keys below which values may be missing.
     """
 
     def decorate(task: Task) -> Main:
         @functools.wraps(task)
         def main(argv: Sequence[str] | None = None) -> int:
-            return _Command(task, config_name, supplied or {}, interrupted).run(argv)
+            return _Command(task, config_name, supplied or {}, interrupted, unneeded).run(argv)
 
         return main
 
@@ -66,13 +68,10 @@ class _Command:
         config_name: str,
         supplied: Mapping[str, Collection[str]],
         interrupted: Callable[[DictConfig], str],
+        unneeded: Collection[str],
     ) -> None:
-        self.task, self.config_name, self.supplied, self.interrupted = (
-            task,
-            config_name,
-            supplied,
-            interrupted,
-        )
+        self.task, self.config_name, self.supplied = task, config_name, supplied
+        self.interrupted, self.unneeded = interrupted, unneeded
         self.statuses: list[int] = []
         self.args = Namespace()
 
@@ -130,7 +129,7 @@ class _Command:
             try:
                 with _as_single_run(self.args):
                     _quieten_other_ranks()
-                    check_targets(cfg, self.supplied)
+                    check_targets(cfg, self.supplied, self.unneeded)
                     check_laws(cfg)
                     self.task(cfg)
             except KeyboardInterrupt:
