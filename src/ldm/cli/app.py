@@ -84,7 +84,7 @@ class _Command:
             try:
                 self.args = self._parse()
                 stack.enter_context(own_modules(self.args.config_dir))
-                sys.argv += _rank_overrides(self.args, self.config_name)
+                sys.argv += _rank_overrides(self.args, self.config_name) + _dry_overrides(self.args)
                 if self.args.help:  # Hydra's own takes twice as long, listing the groups
                     print_help_head(self.config_name, self.args.config_dir)
                     sys.argv[1:] = ["--cfg", "job", *(a for a in sys.argv[1:] if a not in ("--help", "-h"))]
@@ -241,6 +241,14 @@ def _rank_overrides(args: Namespace, config_name: str) -> list[str]:
     if _rank() == 0 or shows:
         return []
     return ["hydra.output_subdir=null", f"hydra.job.name={config_name}_rank_{_rank()}"]
+
+
+def _dry_overrides(args: Namespace) -> list[str]:
+    """Overrides by which Hydra makes no run directory for a dry run, which only looks at it."""
+    if "debug=dry" not in args.overrides or args.help or args.hydra_help:
+        return []
+    given = [o.partition("=")[2] for o in args.overrides if o.startswith("hydra.run.dir=")]
+    return [*(f"paths.run={path}" for path in given[-1:]), "hydra.run.dir=.", "hydra.output_subdir=null"]
 
 
 def _quieten_other_ranks() -> None:

@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 from ldm.cli.app import entry
 from ldm.cli.config import ConfigError, build
 from ldm.cli.train import SUPPLIED
+from ldm.utils.duration import duration
+from ldm.utils.size import GIB, MIB, size
 
 if TYPE_CHECKING:
     from ldm.cli.rehearse import Stage
@@ -27,13 +29,14 @@ def main(cfg: DictConfig) -> None:
     from ldm.cli.rehearse import rehearsals, stages_of
     from ldm.training.plan import STRATEGIES, plan
 
+    strategies = [s for s in STRATEGIES if cluster.world > 1 or not s.sharded]
     said, stages = [], stages_of(cfg)
     for stage in stages:
         cluster.share_of(stage.batch_size)
     for stage in stages:
         steps = rehearsals(cfg, stage, cluster)
         images = stage.batch_size * stage.max_steps
-        plans = [plan(steps, cluster, strategy, stage.batch_size, images) for strategy in STRATEGIES]
+        plans = [plan(steps, cluster, strategy, stage.batch_size, images) for strategy in strategies]
         show(stage, steps[False], cluster, plans)
         said.append({"stage": stage.name, **as_json(steps[False], plans)})
     if cfg.json is not None:
@@ -83,20 +86,20 @@ def table(cluster: "Cluster", plans: "list[Plan]") -> Any:
     from rich import box
     from rich.table import Table
 
-    from ldm.training.plan import GIB
-
-    made = Table("GiB on a device", box=box.SIMPLE_HEAD)
+    name, unit = ("GiB", GIB) if plans[0].total >= GIB else ("MiB", MIB)
+    made = Table(f"{name} on a device", box=box.SIMPLE_HEAD)
     for p in plans:
-        made.add_column(str(p.strategy), justify="right")
+        made.add_column(str(p.strategy).replace(" + ", " +\n"), justify="right")
     for kind in plans[0].memory:
-        made.add_row(kind, *(f"{p.memory[kind] / GIB:.2f}" for p in plans))
-    made.add_row("total", *(f"{p.total / GIB:.2f}" for p in plans), end_section=True)
-    made.add_row("micro-batch x accumulated", *(f"{p.micro_batch} x {p.accumulate}" for p in plans))
-    made.add_row("largest micro-batch", *(f"{p.largest:,}" if p.largest else "none fits" for p in plans))
+        made.add_row(kind, *(f"{p.memory[kind] / unit:.2f}" for p in plans))
+    made.add_row("total", *(f"{p.total / unit:.2f}" for p in plans), end_section=True)
+    made.add_row("micro-batch", *(f"{p.micro_batch:,}" for p in plans))
+    made.add_row("accumulated", *(f"{p.accumulate:,}" for p in plans))
+    made.add_row("largest that fits", *(f"{p.largest:,}" if p.largest else "none" for p in plans))
     fits = [bool(p.largest) for p in plans]
     rows: list[tuple[str, list[str]]] = [
-        ("images/s", [f"{p.images_per_second:,.4g}" for p in plans]),
-        ("days", [f"{p.days:,.4g}" for p in plans]),
+        ("images/s", [f"{p.images_per_second:,.0f}" for p in plans]),
+        ("time", [f"{p.days:,.1f} days" if p.days >= 1 else duration(p.days * 86_400) for p in plans]),
         ("cost", [f"${p.cost:,.0f}" for p in plans]),
     ]
     for name, cells in rows:
@@ -106,11 +109,8 @@ def table(cluster: "Cluster", plans: "list[Plan]") -> Any:
 
 def verdicts(cluster: "Cluster", plans: "list[Plan]") -> list[str]:
     """What does not fit, and the overrides of the fastest that does."""
-    from ldm.training.plan import GIB
-
     lines = [
-        f"{p.strategy} does not fit: needs {p.total / GIB:.1f} GiB of {cluster.room / GIB:g} "
-        "at a micro-batch of 1"
+        f"{p.strategy} does not fit: needs {size(p.total)} of {size(cluster.room)} at a micro-batch of 1"
         for p in plans
         if not p.largest
     ]
@@ -118,7 +118,8 @@ def verdicts(cluster: "Cluster", plans: "list[Plan]") -> list[str]:
     if not fitting:
         return [*lines, "nothing fits"]
     best = max(fitting, key=lambda p: p.images_per_second)  # the first of equals, the simplest
-    kind = "fsdp" if best.strategy.sharded else "ddp"
+    alone = "gpu" if cluster.gpu else "cpu"
+    kind = "fsdp" if best.strategy.sharded else "ddp" if cluster.world > 1 else alone
     return [
         *lines,
         f"fastest that fits: {best.strategy}: trainer={kind} trainer.devices={cluster.devices} "

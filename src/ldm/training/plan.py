@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ldm.training.rehearsal import Rehearsal
+from ldm.utils.size import GIB
 
-GIB = 2**30
 MOST = 4096  # images at once that are thought of
 
 

@@ -7,7 +7,7 @@ backward pass is counted because autograd keeps it.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -112,6 +112,12 @@ class Rehearsal:
         return round(share * self.gradients[most]), round(rest[most])
 
 
+class Fake(FakeTensorMode):
+    """Fake tensors of the CPU; whether there is a GPU is not asked at each op, which takes long."""
+
+    avoid_device_init = True
+
+
 def on_meta(make: Callable[[], Trained]) -> Trained:
     """A module with its nets, all on the meta device."""
     module = make()
@@ -124,41 +130,50 @@ def on_meta(make: Callable[[], Trained]) -> Trained:
     return module
 
 
-def rehearse(make: Callable[[], Trained], setting: Setting, image_size: int) -> Rehearsal:
+def rehearse(
+    make: Callable[[], Trained], setting: Setting, image_size: int, batches: tuple[int, ...] = BATCHES
+) -> Rehearsal:
     """Makes a training step on fake tensors.
 
     Args:
         make: makes the module; called once, on the meta device.
         setting: how the step is made.
         image_size: height and width of the images.
+        batches: two sizes, from which any other follows, or one, and it is known for that one alone.
     """
     module = on_meta(make)
-    with FakeTensorMode(allow_non_fake_inputs=True), contextlib.ExitStack() as stack:
+    with Fake(allow_non_fake_inputs=True), contextlib.ExitStack() as stack:
         if setting.gpu:
             stack.enter_context(gpu_kernels())
         _prepare(module, setting, image_size)
         optimizers = _optimizers(module)
         ledgers = []
-        for batch in BATCHES:
+        for batch in batches:
             kept = [t for tensors in _state(module, optimizers).values() for t in tensors]
             ledgers.append(Ledger(kept))
             with ledgers[-1]:
                 _step(module, optimizers, ledgers[-1], setting, _batch(batch, image_size))
-        (gradients, small), (_, large) = (ledger.history() for ledger in ledgers)
         state = {name: size_of(tensors) for name, tensors in _state(module, optimizers).items()}
     if setting.precomputed:
         state["frozen"] = 0
-    more = BATCHES[1] - BATCHES[0]
-    slope = (large - small) / more
     return Rehearsal(
         parameters=sum(p.numel() for p in _trained(module)),
         state=state,
-        gradients=gradients,
-        fixed=small - BATCHES[0] * slope,
-        per_image=slope,
         blocks=tuple(size_of(block.parameters()) for block in blocks_of(net_of(module))),
-        flops={name: (ledgers[1].flops[name] - few) // more for name, few in ledgers[0].flops.items()},
+        **_lines(batches, ledgers),
     )
+
+
+def _lines(batches: Sequence[int], ledgers: Sequence[Ledger]) -> dict[str, Any]:
+    """Memory and FLOPs as linear functions of the batch: exact, as the ops are the same for all batches."""
+    (gradients, small), (_, large) = (ledger.history() for ledger in (ledgers[0], ledgers[-1]))
+    more = batches[-1] - batches[0]
+    slope = (large - small) / max(more, 1)
+    flops = {
+        name: (ledgers[-1].flops[name] - few) // more if more else few // batches[0]
+        for name, few in ledgers[0].flops.items()
+    }
+    return {"gradients": gradients, "fixed": small - batches[0] * slope, "per_image": slope, "flops": flops}
 
 
 def net_of(module: Trained) -> nn.Module:
