@@ -149,7 +149,7 @@ def about_nets(cfg: DictConfig, stage: Stage) -> list[str]:
     gpu = cfg.trainer.accelerator in ("gpu", "cuda") or torch.cuda.is_available()
     setting = Setting(precision=precision, gpu=gpu, accumulate=accumulated(cfg, stage) > 1)
     batch = micro_batch(cfg, stage)
-    seen: Rehearsal = rehearse(stage.make, setting, stage.image_size, batches=(batch,))
+    seen: Rehearsal = rehearse(stage.make, setting, stage.image_size, (batch,))
     gradients, activations = seen.peak(batch)
     held = sum(seen.state.values()) + gradients
     saved = sum(seen.state[kind] for kind in ("parameters", "optimizer", "ema"))
