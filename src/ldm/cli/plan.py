@@ -10,8 +10,6 @@ from omegaconf import DictConfig
 from ldm.cli.app import entry
 from ldm.cli.config import ConfigError, build
 from ldm.cli.train import SUPPLIED
-from ldm.utils.duration import duration
-from ldm.utils.size import GIB, MIB, size
 
 if TYPE_CHECKING:
     from ldm.cli.rehearse import Stage
@@ -86,6 +84,9 @@ def table(cluster: "Cluster", plans: "list[Plan]") -> Any:
     from rich import box
     from rich.table import Table
 
+    from ldm.utils.duration import duration
+    from ldm.utils.size import GIB, MIB
+
     name, unit = ("GiB", GIB) if plans[0].total >= GIB else ("MiB", MIB)
     made = Table(f"{name} on a device", box=box.SIMPLE_HEAD)
     for p in plans:
@@ -109,6 +110,8 @@ def table(cluster: "Cluster", plans: "list[Plan]") -> Any:
 
 def verdicts(cluster: "Cluster", plans: "list[Plan]") -> list[str]:
     """What does not fit, and the overrides of the fastest that does."""
+    from ldm.utils.size import size
+
     lines = [
         f"{p.strategy} does not fit: needs {size(p.total)} of {size(cluster.room)} at a micro-batch of 1"
         for p in plans
