@@ -77,13 +77,13 @@ def check_targets(
     Args:
         cfg: the composed config of a command.
         supplied: config key of a node -> arguments that the program passes when it builds the node.
-        unneeded: keys of nodes that the program does not build: values in them may be missing.
+        unneeded: keys that the program does not use: they, and values below them, may be missing.
 
     Raises:
         ConfigError: for the first mistake, naming its full key.
     """
     for key, value in _walk(_resolved(cfg), ""):
-        if value == "???" and not key.startswith(tuple(f"{name}." for name in unneeded)):
+        if value == "???" and not f"{key}.".startswith(tuple(f"{name}." for name in unneeded)):
             raise ConfigError(f"{key}: needs a value ({key}=...)")
         if isinstance(value, dict) and "_target_" in value:
             _check_node(key, value, frozenset((supplied or {}).get(key, ())))

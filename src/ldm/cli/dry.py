@@ -147,7 +147,12 @@ def about_nets(cfg: DictConfig, stage: Stage) -> list[str]:
     """Parameters, memory and checkpoints."""
     precision = stage.precision if stage.precision in AUTOCAST else "32-true"
     gpu = cfg.trainer.accelerator in ("gpu", "cuda") or torch.cuda.is_available()
-    setting = Setting(precision=precision, gpu=gpu, accumulate=accumulated(cfg, stage) > 1)
+    setting = Setting(
+        precision=precision,
+        gpu=gpu,
+        accumulate=accumulated(cfg, stage) > 1,
+        precomputed=stage.precomputed,
+    )
     batch = micro_batch(cfg, stage)
     seen: Rehearsal = rehearse(stage.make, setting, stage.image_size, (batch,))
     gradients, activations = seen.peak(batch)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ldm.training.rehearsal import Rehearsal
 
 
-@entry("plan", supplied=SUPPLIED, unneeded=("data", "first_stage.data"))
+@entry("plan", supplied=SUPPLIED, unneeded=("data", "first_stage.data", "init_checkpoint"))
 def main(cfg: DictConfig) -> None:
     """Prints the plan of each stage that the config trains, and writes it if it is to."""
     if cfg.json is not None and Path(cfg.json).exists():
@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     for stage in stages:
         cluster.share_of(stage.batch_size)
     for stage in stages:
-        steps = rehearsals(cfg, stage, cluster)
+        steps = rehearsals(stage, cluster)
         images = stage.batch_size * stage.max_steps
         plans = [plan(steps, cluster, strategy, stage.batch_size, images) for strategy in strategies]
         show(stage, steps[False], cluster, plans)
@@ -84,6 +84,7 @@ def table(cluster: "Cluster", plans: "list[Plan]") -> Any:
     from rich import box
     from rich.table import Table
 
+    from ldm.training.plan import MOST
     from ldm.utils.duration import duration
     from ldm.utils.size import GIB, MIB
 
@@ -96,7 +97,8 @@ def table(cluster: "Cluster", plans: "list[Plan]") -> Any:
     made.add_row("total", *(f"{p.total / unit:.2f}" for p in plans), end_section=True)
     made.add_row("micro-batch", *(f"{p.micro_batch:,}" for p in plans))
     made.add_row("accumulated", *(f"{p.accumulate:,}" for p in plans))
-    made.add_row("largest that fits", *(f"{p.largest:,}" if p.largest else "none" for p in plans))
+    largest = [f"{p.largest:,}" + "+" * (p.largest == MOST) if p.largest else "none" for p in plans]
+    made.add_row("largest that fits", *largest)
     fits = [bool(p.largest) for p in plans]
     rows: list[tuple[str, list[str]]] = [
         ("images/s", [f"{p.images_per_second:,.0f}" for p in plans]),

@@ -23,6 +23,7 @@ class Stage:
         batch_size: images of a step.
         max_steps: steps of the stage.
         precision: of the trainer.
+        precomputed: whether its data are encoded ahead of time.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Stage:
     batch_size: int
     max_steps: int
     precision: str
+    precomputed: bool = False
 
 
 def stages_of(cfg: DictConfig) -> list[Stage]:
@@ -66,11 +68,18 @@ def stages_of(cfg: DictConfig) -> list[Stage]:
                 batch_size=cfg.task.batch_size,
                 max_steps=cfg.trainer.max_steps,
                 precision=precision,
+                precomputed=_encoded_ahead(cfg),
             )
         )
     if not stages:
         raise ConfigError("task: nothing is trained: neither task nor first_stage.task is set")
     return stages
+
+
+def _encoded_ahead(cfg: DictConfig) -> bool:
+    """What `precomputed` of ldm-plan says, or whether the data are latents."""
+    said = OmegaConf.select(cfg, "precomputed")
+    return str(cfg.data._target_).endswith(".LatentData") if said is None else bool(said)
 
 
 def without_weights(cfg: DictConfig) -> DictConfig:
@@ -82,7 +91,7 @@ def without_weights(cfg: DictConfig) -> DictConfig:
     return merged
 
 
-def rehearsals(cfg: DictConfig, stage: Stage, cluster: Cluster) -> dict[bool, Rehearsal]:
+def rehearsals(stage: Stage, cluster: Cluster) -> dict[bool, Rehearsal]:
     """Steps of a stage on a cluster, without checkpointing of activations and with it."""
     return {
         checkpointing: rehearse(
@@ -92,7 +101,7 @@ def rehearsals(cfg: DictConfig, stage: Stage, cluster: Cluster) -> dict[bool, Re
                 gpu=cluster.gpu,
                 checkpointing=checkpointing,
                 accumulate=stage.batch_size > cluster.world,
-                precomputed=cfg.precomputed and stage.name != "autoencoder",
+                precomputed=stage.precomputed,
             ),
             stage.image_size,
         )
