@@ -1,4 +1,4 @@
-"""ldm-plan against MosaicML's published runs of Stable Diffusion 2, and the committed report of both checks."""
+"""ldm-plan against published runs of Stable Diffusion 2 (MosaicML), and the report of both checks."""
 
 import importlib.util
 import re

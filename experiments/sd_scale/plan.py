@@ -3,6 +3,7 @@
 python experiments/sd_scale/plan.py      # writes plan.md beside this file, in about five minutes
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -148,12 +149,13 @@ def resident_peak(overrides: Sequence[str], batch: int, precision: str, checkpoi
 
 
 def resident(overrides: list[str], batch: int, precision: str, checkpointing: bool) -> int:
-    """The same in this process; a small step first makes what a process has only once."""
+    """The same in this process, after a small step and an import, for what a process has only once."""
 
     def held(name: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
+    importlib.import_module("open_clip")
     tiny, cfg = composed("experiment=tiny"), composed(*overrides)
     train(lambda: real(tiny), 4, precision, checkpointing, 16)
     before = held("VmRSS")
