@@ -114,7 +114,8 @@ def test_files_are_at_most_400_lines(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["ldm", "ldm.cli.app", "ldm.cli.train", "ldm.cli.sample", "ldm.cli.data", "ldm.cli.ema"]
+    "module",
+    ["ldm", *(f"ldm.cli.{name}" for name in ("app", "train", "sample", "data", "ema", "plan"))],
 )
 def test_commands_import_no_torch(module):
     if module != "ldm" and not SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py").exists():

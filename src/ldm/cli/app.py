@@ -35,6 +35,7 @@ def entry(
     *,
     supplied: Mapping[str, Collection[str]] | None = None,
     interrupted: Callable[[DictConfig], str] = lambda cfg: "interrupted",
+    unneeded: Collection[str] = (),
 ) -> Callable[[Task], Main]:
     """Returns a decorator that makes a command of `task(cfg)`: `main(argv=None) -> exit status`.
 
@@ -46,12 +47,13 @@ def entry(
         config_name: the primary config, also the name of the command: ldm-<config_name>.
         supplied: config key of a node -> arguments that the task passes when it builds the node.
         interrupted: the line for ctrl-C once the task runs: how to go on.
+        unneeded: config keys below which values may be missing.
     """
 
     def decorate(task: Task) -> Main:
         @functools.wraps(task)
         def main(argv: Sequence[str] | None = None) -> int:
-            return _Command(task, config_name, supplied or {}, interrupted).run(argv)
+            return _Command(task, config_name, supplied or {}, interrupted, unneeded).run(argv)
 
         return main
 
@@ -67,13 +69,10 @@ class _Command:
         config_name: str,
         supplied: Mapping[str, Collection[str]],
         interrupted: Callable[[DictConfig], str],
+        unneeded: Collection[str],
     ) -> None:
-        self.task, self.config_name, self.supplied, self.interrupted = (
-            task,
-            config_name,
-            supplied,
-            interrupted,
-        )
+        self.task, self.config_name, self.supplied = task, config_name, supplied
+        self.interrupted, self.unneeded = interrupted, unneeded
         self.statuses: list[int] = []
         self.args = Namespace()
 
@@ -87,7 +86,7 @@ class _Command:
                 self.args = self._parse()
                 stack.enter_context(own_modules(self.args.config_dir))
                 stack.enter_context(without_groups_of(self.config_name))
-                sys.argv += _rank_overrides(self.args, self.config_name)
+                sys.argv += _rank_overrides(self.args, self.config_name) + _dry_overrides(self.args)
                 if self.args.help:  # Hydra's own takes twice as long, listing the groups
                     print_help_head(self.config_name, self.args.config_dir)
                     sys.argv[1:] = ["--cfg", "job", *(a for a in sys.argv[1:] if a not in ("--help", "-h"))]
@@ -132,7 +131,7 @@ class _Command:
             try:
                 with _as_single_run(self.args):
                     _quieten_other_ranks()
-                    check_targets(cfg, self.supplied)
+                    check_targets(cfg, self.supplied, self.unneeded)
                     check_laws(cfg)
                     self.task(cfg)
             except KeyboardInterrupt:
@@ -244,6 +243,14 @@ def _rank_overrides(args: Namespace, config_name: str) -> list[str]:
     if launched_rank() == 0 or shows:
         return []
     return ["hydra.output_subdir=null", f"hydra.job.name={config_name}_rank_{launched_rank()}"]
+
+
+def _dry_overrides(args: Namespace) -> list[str]:
+    """Overrides by which Hydra makes no run directory for a dry run, which only looks at it."""
+    if "debug=dry" not in args.overrides or args.help or args.hydra_help:
+        return []
+    given = [o.partition("=")[2] for o in args.overrides if o.startswith("hydra.run.dir=")]
+    return [*(f"paths.run={path}" for path in given[-1:]), "hydra.run.dir=.", "hydra.output_subdir=null"]
 
 
 def _quieten_other_ranks() -> None:

@@ -68,19 +68,22 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 
 def check_targets(
-    cfg: DictConfig | Mapping[str, Any], supplied: Mapping[str, Collection[str]] | None = None
+    cfg: DictConfig | Mapping[str, Any],
+    supplied: Mapping[str, Collection[str]] | None = None,
+    unneeded: Collection[str] = (),
 ) -> None:
     """Refuses unknown keys, missing and misfit values and foreign targets anywhere in the config.
 
     Args:
         cfg: the composed config of a command.
         supplied: config key of a node -> arguments that the program passes when it builds the node.
+        unneeded: keys that the program does not use: they, and values below them, may be missing.
 
     Raises:
         ConfigError: for the first mistake, naming its full key.
     """
     for key, value in _walk(_resolved(cfg), ""):
-        if value == "???":
+        if value == "???" and not f"{key}.".startswith(tuple(f"{name}." for name in unneeded)):
             raise ConfigError(f"{key}: needs a value ({key}=...)")
         if isinstance(value, dict) and "_target_" in value:
             _check_node(key, value, frozenset((supplied or {}).get(key, ())))

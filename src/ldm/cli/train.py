@@ -24,6 +24,11 @@ def _how_to_go_on(cfg: DictConfig) -> str:
 def main(cfg: DictConfig) -> None:
     """Trains what the config says and writes a run directory with a report."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if cfg.dry_run:
+        from ldm.cli.dry import say_what_would_happen
+
+        say_what_would_happen(cfg)
+        return
     from ldm.cli.stages import Run
 
     Run(cfg).execute()

@@ -87,12 +87,15 @@ class ShardData(OrderedData):
     @cached_property
     def index(self) -> ShardIndex:
         """The index of the shards, read or made."""
-        paths = self.paths()
-        folder = self.index_folder
-        if folder is None and paths and "://" not in paths[0]:
+        return shared_index(*self.places())
+
+    def places(self) -> tuple[list[str], Path | None]:
+        """Paths of the shards and the folder of their index, which may not be there yet."""
+        paths, folder = self.paths(), self.index_folder
+        if folder is None and "://" not in paths[0]:
             name = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:12]
             folder = Path(paths[0]).parent / f".ldm-index-{name}"
-        return shared_index(paths, folder)
+        return paths, folder
 
     @cached_property
     def kept(self) -> Int64[np.ndarray, " n"]:

@@ -42,6 +42,8 @@ def drop_captions(captions: list[str], probability: float, u: Float[Tensor, " b"
     """
     if not 0.0 <= probability <= 1.0:
         raise ValueError(f"caption_dropout must be in [0, 1], got {probability} (task.caption_dropout)")
+    if probability == 0.0:  # the numbers are not looked at, nor waited for on a GPU
+        return list(captions)
     return ["" if x < probability else c for c, x in zip(captions, u.tolist(), strict=True)]
 
 
