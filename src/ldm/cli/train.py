@@ -4,11 +4,12 @@ import os
 
 from omegaconf import DictConfig
 
-from ldm.cli.app import entry
+from ldm.cli.app import entry, launched_rank
+from ldm.cli.slurm import requeued_when_stopped
 
 SUPPLIED = {
     "task": ("autoencoder",),
-    "trainer": ("callbacks", "logger"),
+    "trainer": ("callbacks", "logger", "plugins"),
 }
 
 
@@ -24,9 +25,10 @@ def _how_to_go_on(cfg: DictConfig) -> str:
 def main(cfg: DictConfig) -> None:
     """Trains what the config says and writes a run directory with a report."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from ldm.cli.stages import Run
+    with requeued_when_stopped(launched_rank()):
+        from ldm.cli.stages import Run
 
-    Run(cfg).execute()
+        Run(cfg).execute()
 
 
 if __name__ == "__main__":

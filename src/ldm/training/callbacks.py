@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
@@ -84,39 +85,49 @@ class SampleGrid(StepCallback):
 
 
 class StopOnSignal(StepCallback):
-    """Ctrl-C (or SIGTERM) ends the training after the current step, with its checkpoint; twice, at once.
+    """Ctrl-C, SIGTERM or SIGUSR1 ends the training after the current step, with its checkpoint.
+
+    The handler only notes the signal: ranks get it at different places, or not all of them. At the end of a
+    step they agree. Ctrl-C twice ends at once.
 
     Attributes:
-        interrupted: whether the run was ended so.
+        stopped_by: number of the signal that ended the run, the same on all ranks; 0 for none.
     """
 
     def __init__(self) -> None:
-        self.interrupted = self._asked = False
+        self.stopped_by = self._asked = 0
         self._before: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leaves out Lightning's handlers, one of which waits for the other ranks where it interrupts."""
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the signals, which only a main thread can."""
         super().on_train_start(trainer, pl_module)
-        self.interrupted = self._asked = False
+        self.stopped_by = self._asked = 0
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 self._before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
+        if number == self._asked == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
-        log.info("stopping after this step (again: at once)")
+        self._asked = max(self._asked, int(number))
+        log.info("%s: stopping after this step", signal.Signals(number).name)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ends the run if any rank was asked to."""
-        if self.stepped(trainer) and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            self.interrupted = trainer.should_stop = True
+        if not self.stepped(trainer):
+            return
+        asked = torch.tensor(self._asked, device=trainer.strategy.root_device)
+        self.stopped_by = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        trainer.should_stop = trainer.should_stop or self.stopped_by > 0
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gives the signals back."""
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Gives the signals back; only now, so that another one cannot fall into the saving."""
         self._give_back()
 
     def on_exception(
