@@ -57,7 +57,7 @@ def requeued_when_stopped(rank: int) -> Iterator[None]:
 
 
 def requeue(job: str) -> None:
-    """Puts a job that runs, or has run out of time, into the queue; not one that is there or was cancelled."""
+    """Puts a job that runs, or has run out of time, into the queue; not one that was cancelled."""
     told = _ask("squeue", "--noheader", "--jobs", job, "--format", "%T")
     state = told.stdout.strip()
     if told.returncode == 0 and state not in ("RUNNING", "TIMEOUT", "COMPLETING"):

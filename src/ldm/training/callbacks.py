@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor
 
+from ldm.training.peers import Peers
 from ldm.utils.image_io import labelled_grid, make_grid, save_png
 
 log = logging.getLogger(__name__)
@@ -139,3 +140,38 @@ class StopOnSignal(StepCallback):
     def _give_back(self) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
+
+
+class PeerWatch(pl.Callback):
+    """A rank that dies ends the others in seconds, with its name, also where they wait for it (`Peers`).
+
+    Args:
+        silence: seconds without a word from a rank after which it is taken for dead.
+    """
+
+    def __init__(self, silence: float = 30.0) -> None:
+        if silence <= 0:
+            raise ValueError(f"silence must be above 0, got {silence} (callbacks.peers.silence)")
+        self.silence = silence
+        self._peers: Peers | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Connects the ranks."""
+        if trainer.world_size > 1:
+            strategy = trainer.strategy
+            address = strategy.cluster_environment.main_address
+            about = (trainer.global_rank, trainer.world_size, address, strategy.broadcast, self.silence)
+            self._peers = Peers(*about)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Says good-bye."""
+        if self._peers is not None:
+            self._peers.leave()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Tells the other ranks, unless they are interrupted, too."""
+        if self._peers is not None and not isinstance(exception, KeyboardInterrupt):
+            self._peers.fail()
+        self.teardown(trainer, pl_module, "fit")

@@ -1,4 +1,4 @@
-"""A callback that gives a fault time to happen: it slows the steps, and notes which rank is at which step where."""
+"""A callback that gives a fault time to happen: it slows the steps, and notes where each rank is."""
 
 import os
 import time
