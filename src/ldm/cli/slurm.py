@@ -52,16 +52,20 @@ def requeued_when_stopped(rank: int) -> Iterator[None]:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if isinstance(stopped, Stopped) and stopped.number in SIGNALS and rank == 0:
-            requeue(job)
+            requeue(job, stopped.number)
         raise
 
 
-def requeue(job: str) -> None:
-    """Puts a job that runs, or has run out of time, into the queue; not one that was cancelled."""
-    told = _ask("squeue", "--noheader", "--jobs", job, "--format", "%T")
-    state = told.stdout.strip()
-    if told.returncode == 0 and state not in ("RUNNING", "TIMEOUT", "COMPLETING"):
-        log.info("job %s is %s and is not put into the queue again", job, state.lower() or "gone")
+def requeue(job: str, number: int) -> None:
+    """Puts a job into the queue again, unless it is ending already: then it was cancelled, or SLURM does it.
+
+    Args:
+        job: its number.
+        number: of the signal that stopped it. SIGUSR1 comes before the time is over, and from nothing else.
+    """
+    state = _ask("squeue", "--noheader", "--jobs", job, "--format", "%T").stdout.strip()
+    if number == signal.SIGTERM and state not in ("RUNNING", ""):
+        log.info("job %s is %s: it is left to SLURM", job, state)
         return
     asked = _ask("scontrol", "requeue", job)
     if asked.returncode == 0:
