@@ -130,14 +130,20 @@ def cluster() -> None:
 
 
 @pytest.fixture(scope="session")
-def submit(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Job]]:
-    """Submits train_cpu.sbatch: (options of sbatch, overrides, ranks that wait at a step)."""
-    shared = tmp_path_factory.mktemp("slurm")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A first stage that need not be trained."""
+    path: Path = tmp_path_factory.mktemp("slurm") / "autoencoder.safetensors"
     node = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "autoencoder" / "tiny.yaml"))
-    node.pop("_partial_", None)
     torch.manual_seed(0)
-    autoencoder = shared / "autoencoder.safetensors"
-    save_model(autoencoder, {"autoencoder": construct(node, "autoencoder")}, {"autoencoder": node})
+    save_model(path, {"autoencoder": construct(node, "autoencoder")}, {"autoencoder": node})
+    return path
+
+
+@pytest.fixture(scope="session")
+def submit(
+    cluster: None, autoencoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Job]]:
+    """Submits train_cpu.sbatch: (options of sbatch, overrides, ranks that wait at a step)."""
 
     def start(options: list[str], overrides: list[str], holds: str = "{}") -> Job:
         folder = Path(tmp_path_factory.mktemp("job"))

@@ -133,9 +133,10 @@ def test_a_sharded_run_goes_on_bit_for_bit(train, sharded, half, tmp_path):
 
 
 def test_a_sharded_run_goes_on_on_other_ranks_with_copies(train, alone, half, tmp_path):
-    """From two ranks with one copy to two copies of two ranks each."""
+    """From two ranks with one copy to two copies of two ranks each, which recompute activations."""
     shutil.copytree(half, tmp_path / "wider")
-    assert_same_run(alone, train(tmp_path / "wider", "fsdp", 4, "trainer.strategy.copies=2"))
+    more = ["trainer.strategy.copies=2", "task.activation_checkpointing=true"]
+    assert_same_run(alone, train(tmp_path / "wider", "fsdp", 4, *more))
 
 
 @pytest.mark.slow

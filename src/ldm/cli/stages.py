@@ -65,6 +65,8 @@ def quieten_lightning() -> None:
     # the EMA twin is always in eval mode; batches of tensors in memory need no worker processes
     for message in (r"Found \d+ module\(s\) in eval mode", r"The '\w+' does not have many workers"):
         warnings.filterwarnings("ignore", message=message)
+    # a machine of a cluster on which a run is not a job
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     # our loaders start at the step's batch
     warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.pytorch")
