@@ -121,6 +121,9 @@ def test_a_sharded_run_goes_on_bit_for_bit(train, sharded, half, tmp_path):
     assert set(manifest["files"]) == names - {"manifest.json"}
     assert len([name for name in names if name.startswith("shard-")]) == 2
     shutil.copytree(half, tmp_path / "again")
+    left = tmp_path / "again" / "checkpoints" / f".shards_{STEPS:08d}"  # by a run of more ranks, killed here
+    left.mkdir()
+    (left / "shard-00003-model-00001-of-00001.safetensors").write_text("torn")
     run = train(tmp_path / "again", "fsdp", 2)
     ours, theirs = tensors(sharded), tensors(run)
     assert ours.keys() == theirs.keys()
