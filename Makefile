@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint type test test-slow train sample convert bench clean ci
+.PHONY: help install demo lint type test test-slow test-slurm train sample convert bench clean ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test: install ## Run the tests
 
 test-slow: install ## Run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-slurm: install ## Run the tests on the SLURM whose programs are on PATH
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slurm $(ARGS)
 
 bench: install ## Run the benchmarks
 	@for file in experiments/benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -20,7 +20,7 @@ from ldm.checkpoints.original import GRID, SCHEDULE, heads
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", MPLBACKEND="agg")
 for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LDM_TRACEBACK", "LDM_RUNS", "LDM_DATA"):
     os.environ.pop(name, None)
-for name in [n for n in os.environ if n.startswith("SLURM_")]:
+for name in [n for n in os.environ if n.startswith("SLURM_") and n != "SLURM_CONF"]:
     del os.environ[name]
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)

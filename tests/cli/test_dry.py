@@ -114,14 +114,14 @@ def test_of_shards_the_first_sample_is_read_and_no_index_is_made(here, capsys):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["data.shards=none-*.tar"], "data.shards: no tar shards match none-*.tar"),
+        (["data.shards=none-*.tar"], "no tar shards at none-*.tar (data.shards)"),
         (["data.shards=missing.tar"], "missing.tar"),
         (["data.shards=text.tar"], "no plain tar file"),
         (["data.shards=broken.tar"], "its first sample, 0000, cannot be used"),
         (["data.shards=whole.tar", "trainer.devices=5"], "data.batch_size"),
         (["data.shards=whole.tar", "sampling.num_inference_steps=2000"], "num_inference_steps"),
         (["data.shards=whole.tar", "hydra.run.dir=text.tar/run"], "hydra.run.dir"),
-        (["data.shards=whole.tar", "first_stage.checkpoint=none.safetensors"], "no file at none.safetensors"),
+        (["data.shards=whole.tar", "first_stage.checkpoint=none.safetensors"], "nothing at none.safetensors"),
     ],
 )
 def test_what_would_stop_the_run_is_one_line_and_status_2(overrides, says, here, capsys):

@@ -12,7 +12,7 @@ from ldm.training.callbacks import SampleGrid, StopOnSignal
 from ldm.training.checkpointing import Checkpoints
 from ldm.training.tensorboard_log import TensorBoardLog
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def test_grids_are_drawn_at_the_interval_and_at_the_end(small, tmp_path):
@@ -37,7 +37,7 @@ def test_an_interval_below_one_is_refused():
 def test_without_an_interrupt_the_signals_come_back(small, tmp_path):
     before, callback = [signal.getsignal(s) for s in SIGNALS], StopOnSignal()
     small.fit(tmp_path, small.Module(), callback)
-    assert not callback.interrupted
+    assert callback.stopped_by == 0
     assert [signal.getsignal(s) for s in SIGNALS] == before
 
 
@@ -48,7 +48,7 @@ def test_an_interrupt_saves_the_finished_step_and_stops(small, tmp_path, number)
     module = small.Module(actions={7: lambda: signal.raise_signal(number)})
     saver = Checkpoints(folder=str(tmp_path / "checkpoints"), every_n_steps=100)
     trainer = small.fit(tmp_path, module, callback, saver, steps=50, accumulate=3)
-    assert callback.interrupted
+    assert callback.stopped_by == number
     assert trainer.global_step == 3  # batch 7 belongs to the third step
     saved = torch.load(tmp_path / "checkpoints" / "step_00000003" / "state.ckpt", weights_only=True)
     assert saved["global_step"] == 3

@@ -1,6 +1,7 @@
 """Runs on several ranks, with copies (DDP) or sharded (FSDP2), are the run of one process."""
 
 import json
+import random
 import shutil
 
 import numpy as np
@@ -45,9 +46,9 @@ def train(kills, tmp_path_factory):
         "evaluation.retrieval=12",
     ]
 
-    def run(name, trainer, world, *more, steps=STEPS):
+    def run(name, trainer, world, *more, steps=STEPS, blow=None):
         own = [f"trainer.max_steps={steps}", f"trainer.accumulate_grad_batches={4 // world}"]
-        runner.ranks([*given, *own, f"hydra.run.dir={folder / name}", *more], world, None, None, trainer)
+        runner.ranks([*given, *own, f"hydra.run.dir={folder / name}", *more], world, None, blow, trainer)
         return folder / name
 
     return run
@@ -108,6 +109,9 @@ def test_a_sharded_run_goes_on_bit_for_bit(train, sharded, half, tmp_path):
     assert set(manifest["files"]) == names - {"manifest.json"}
     assert len([name for name in names if name.startswith("shard-")]) == 2
     shutil.copytree(half, tmp_path / "again")
+    left = tmp_path / "again" / "checkpoints" / f".shards_{STEPS:08d}"  # by a run of more ranks, killed here
+    left.mkdir()
+    (left / "shard-00003-model-00001-of-00001.safetensors").write_text("torn")
     run = train(tmp_path / "again", "fsdp", 2)
     ours, theirs = tensors(sharded), tensors(run)
     assert ours.keys() == theirs.keys()
@@ -120,9 +124,26 @@ def test_a_sharded_run_goes_on_bit_for_bit(train, sharded, half, tmp_path):
 
 
 def test_a_sharded_run_goes_on_on_other_ranks_with_copies(train, alone, half, tmp_path):
-    """From two ranks with one copy to two copies of two ranks each."""
+    """From two ranks with one copy to two copies of two ranks each, which recompute activations."""
     shutil.copytree(half, tmp_path / "wider")
-    assert_same_run(alone, train(tmp_path / "wider", "fsdp", 4, "trainer.strategy.copies=2"))
+    more = ["trainer.strategy.copies=2", "task.activation_checkpointing=true"]
+    assert_same_run(alone, train(tmp_path / "wider", "fsdp", 4, *more))
+
+
+@pytest.mark.slow
+def test_a_sharded_run_killed_at_any_time_goes_on_bit_for_bit(kills, train, sharded):
+    """Also within a save, which every step has."""
+    rng = random.Random(0)
+    often = "callbacks.checkpoint.every_n_steps=1"
+    for _ in range(8):
+        blow = kills.Blow(where="training", amount=rng.uniform(0.5, 3.0))
+        train("killed", "fsdp", 2, often, blow=blow)
+    run = train("killed", "fsdp", 2, often)
+    ours, theirs = tensors(sharded), tensors(run)
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert (
+        read_metrics(sharded / "metrics.csv")["train/loss"] == read_metrics(run / "metrics.csv")["train/loss"]
+    )
 
 
 @pytest.mark.slow

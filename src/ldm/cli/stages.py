@@ -25,11 +25,13 @@ from ldm.checkpoints.training import trained_tensors, training_metadata
 from ldm.cli.app import launched_rank
 from ldm.cli.config import ConfigError, build
 from ldm.cli.initial import load_initial, reference
+from ldm.cli.slurm import Stopped
 from ldm.cli.summary import machine, revision
 from ldm.data.shard_data import ShardData
 from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.checkpointing import Checkpoints
+from ldm.training.cluster import environment
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.utils.device import has_bf16, set_threads
 from ldm.utils.files import write_text
@@ -67,6 +69,8 @@ def quieten_lightning() -> None:
     # the EMA twin is always in eval mode; batches of tensors in memory need no worker processes
     for message in (r"Found \d+ module\(s\) in eval mode", r"The '\w+' does not have many workers"):
         warnings.filterwarnings("ignore", message=message)
+    # a machine of a cluster on which a run is not a job
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     # our loaders start at the step's batch
     warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.pytorch")
@@ -128,7 +132,11 @@ class Run:
         callbacks = [build(node) for node in cfg.callbacks.values()]
         callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # it saves what the others did
         logger = [build(node) for node in cfg.logger.values()]
-        trainer = build(cfg.trainer, callbacks=callbacks, logger=logger, precision=self._precision())
+        launcher = environment(cfg.trainer.devices, cfg.trainer.num_nodes)
+        plugins = [] if launcher is None else [launcher]
+        trainer = build(
+            cfg.trainer, callbacks=callbacks, logger=logger, plugins=plugins, precision=self._precision()
+        )
         if path is not None:
             log.info("%s: going on at step %d of %s", module.stage, step, path)
             if step >= trainer.max_steps:
@@ -142,8 +150,9 @@ class Run:
             each.log_hyperparams({**plain(self.cfg), **revision()})
         with self.timed(module.stage):
             trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
-            interrupted = any(getattr(callback, "interrupted", False) for callback in callbacks)
-            if interrupted or trainer.global_step < trainer.max_steps:
+            if stopped := max((getattr(callback, "stopped_by", 0) for callback in callbacks), default=0):
+                raise Stopped(stopped)
+            if trainer.global_step < trainer.max_steps:
                 raise KeyboardInterrupt
         module.to(trainer.strategy.root_device)  # Lightning has put it on the CPU, but there is more to draw
         for each in trainer.loggers:  # W&B would log the next stage into the same run

@@ -4,11 +4,12 @@ import os
 
 from omegaconf import DictConfig
 
-from ldm.cli.app import entry
+from ldm.cli.app import entry, launched_rank
+from ldm.cli.slurm import requeued_when_stopped
 
 SUPPLIED = {
     "task": ("autoencoder",),
-    "trainer": ("callbacks", "logger"),
+    "trainer": ("callbacks", "logger", "plugins"),
 }
 
 
@@ -29,9 +30,10 @@ def main(cfg: DictConfig) -> None:
 
         say_what_would_happen(cfg)
         return
-    from ldm.cli.stages import Run
+    with requeued_when_stopped(launched_rank()):
+        from ldm.cli.stages import Run
 
-    Run(cfg).execute()
+        Run(cfg).execute()
 
 
 if __name__ == "__main__":

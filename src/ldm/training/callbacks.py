@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from torch import Tensor
 
+from ldm.training.peers import Peers
 from ldm.training.tensorboard_log import TensorBoardLog
 from ldm.utils.image_io import labelled_grid, make_grid, save_png
 
@@ -82,39 +84,49 @@ class SampleGrid(StepCallback):
 
 
 class StopOnSignal(StepCallback):
-    """Ctrl-C (or SIGTERM) ends the training after the current step, with its checkpoint; twice, at once.
+    """Ctrl-C, SIGTERM or SIGUSR1 ends the training after the current step, with its checkpoint.
+
+    The handler only notes the signal: ranks get it at different places, or not all of them. At the end of a
+    step they agree. Ctrl-C twice ends at once.
 
     Attributes:
-        interrupted: whether the run was ended so.
+        stopped_by: number of the signal that ended the run, the same on all ranks; 0 for none.
     """
 
     def __init__(self) -> None:
-        self.interrupted = self._asked = False
+        self.stopped_by = self._asked = 0
         self._before: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leaves out Lightning's handlers, one of which waits for the other ranks where it interrupts."""
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the signals, which only a main thread can."""
         super().on_train_start(trainer, pl_module)
-        self.interrupted = self._asked = False
+        self.stopped_by = self._asked = 0
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 self._before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
+        if number == self._asked == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
-        log.info("stopping after this step (again: at once)")
+        self._asked = max(self._asked, int(number))
+        log.info("%s: stopping after this step", signal.Signals(number).name)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ends the run if any rank was asked to."""
-        if self.stepped(trainer) and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            self.interrupted = trainer.should_stop = True
+        if not self.stepped(trainer):
+            return
+        asked = torch.tensor(self._asked, device=trainer.strategy.root_device)
+        self.stopped_by = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        trainer.should_stop = trainer.should_stop or self.stopped_by > 0
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gives the signals back."""
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Gives the signals back; only now, so that another one cannot fall into the saving."""
         self._give_back()
 
     def on_exception(
@@ -126,3 +138,38 @@ class StopOnSignal(StepCallback):
     def _give_back(self) -> None:
         while self._before:
             signal.signal(*self._before.popitem())
+
+
+class PeerWatch(pl.Callback):
+    """A rank that dies ends the others in seconds, with its name, also where they wait for it (`Peers`).
+
+    Args:
+        silence: seconds without a word from a rank after which it is taken for dead.
+    """
+
+    def __init__(self, silence: float = 30.0) -> None:
+        if silence <= 0:
+            raise ValueError(f"silence must be above 0, got {silence} (callbacks.peers.silence)")
+        self.silence = silence
+        self._peers: Peers | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Connects the ranks."""
+        if trainer.world_size > 1:
+            strategy = trainer.strategy
+            address = strategy.cluster_environment.main_address
+            about = (trainer.global_rank, trainer.world_size, address, strategy.broadcast, self.silence)
+            self._peers = Peers(*about)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Says good-bye."""
+        if self._peers is not None:
+            self._peers.leave()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Tells the other ranks, unless they are interrupted, too."""
+        if self._peers is not None and not isinstance(exception, KeyboardInterrupt):
+            self._peers.fail()
+        self.teardown(trainer, pl_module, "fit")

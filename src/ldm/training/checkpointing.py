@@ -1,5 +1,6 @@
 """Checkpoints while a run goes on: a copy of the state, written beside the training."""
 
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -127,7 +128,9 @@ class Checkpoints(StepCallback):
         """All ranks write their shards; the first one then makes a checkpoint of them."""
         assert self._background is not None
         shared = self.store.folder / f".shards_{step:08d}"
-        trainer.strategy.barrier()  # the first rank has waited for its thread, which clears up the folder
+        if trainer.is_global_zero:  # after its thread, which clears up, too
+            shutil.rmtree(shared, ignore_errors=True)  # of a run killed here, perhaps of more ranks
+        trainer.strategy.barrier()
         trainer.strategy.save_checkpoint(state, shared)
         trainer.strategy.barrier()
 
