@@ -67,6 +67,26 @@ def test_a_second_interrupt_stops_at_once(small, tmp_path):
     assert [signal.getsignal(s) for s in SIGNALS] == before
 
 
+def test_signals_of_a_cluster_may_come_again_and_again(small, tmp_path):
+    """A warning, then the end of the time, then the requeueing: none falls into the step or the saving."""
+
+    def thrice():
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+            signal.raise_signal(number)
+
+    class Late(Checkpoints):
+        def on_train_end(self, trainer, pl_module):
+            signal.raise_signal(signal.SIGTERM)
+            super().on_train_end(trainer, pl_module)
+
+    callback = StopOnSignal()
+    saver = Late(folder=str(tmp_path / "checkpoints"), every_n_steps=100)
+    trainer = small.fit(tmp_path, small.Module(actions={3: thrice}), callback, saver, steps=50)
+    assert callback.stopped_by == signal.SIGTERM
+    assert trainer.global_step == 4
+    assert (tmp_path / "checkpoints" / "step_00000004").is_dir()
+
+
 def test_signals_come_back_after_an_error(small, tmp_path):
     before = [signal.getsignal(s) for s in SIGNALS]
     with pytest.raises(ZeroDivisionError):
