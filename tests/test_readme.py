@@ -1,11 +1,15 @@
 """The README's commands and code run, as written, on the shipped model or in miniature."""
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
 from PIL import Image
 
 from ldm.checkpoints.converter import write_checkpoint
@@ -30,10 +34,11 @@ SMALL = [
 
 CHECKPOINT = "path/to/checkpoint"
 RUN = "runs/mine"
+ELSEWHERE = ("--", RUN, "trainer=", "debug=")  # tested below
 
 
 def main_of(command):
-    from ldm.cli import convert, data, ema, sample, train
+    from ldm.cli import convert, data, ema, plan, sample, train
 
     mains = {
         "train": train.main,
@@ -41,6 +46,7 @@ def main_of(command):
         "data": data.main,
         "convert": convert.main,
         "ema": ema.main,
+        "plan": plan.main,
     }
     return mains[command.removeprefix("ldm-")]
 
@@ -85,7 +91,13 @@ def test_sampling_commands_of_the_readme_run(line, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in SHELL if line.startswith("ldm-train") and "--" not in line and RUN not in line]
+    "line",
+    [
+        line
+        for line in SHELL
+        if line.startswith("ldm-train")
+        and not any(word in line for word in ("--", RUN, "trainer=", "debug="))
+    ],
 )
 def test_training_commands_of_the_readme_run_in_miniature(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -94,18 +106,6 @@ def test_training_commands_of_the_readme_run_in_miniature(line, tmp_path, monkey
         arguments += ["evaluation.held_out=[]", "evaluation.prompts=[pizza]", "data.batch_size=4"]
     assert main_of(command)([*arguments, *SMALL, "threads=1", f"hydra.run.dir={tmp_path}/run"]) == 0
     assert (tmp_path / "run" / "report.html").is_file()
-
-
-@pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("ldm-ema")])
-def test_commands_of_the_readme_on_averages_run(line, tmp_path, monkeypatch):
-    """As written, but on the snapshots of two steps."""
-    monkeypatch.chdir(tmp_path)
-    more = ["callbacks.ema.every_n_images=1", "threads=1", "hydra.run.dir=run"]
-    assert main_of("ldm-train")(["experiment=tiny", *SMALL, *more]) == 0
-    command, *arguments = shlex.split(line)
-    arguments = [a for a in arguments if not a.startswith(("run=", "images="))]
-    assert main_of(command)([*arguments, "run=run", "max_error=1"]) == 0
-    assert list(tmp_path.glob("*.safetensors"))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -131,15 +131,15 @@ def test_the_commands_on_a_run_run_in_order(tmp_path, monkeypatch):
     """As written, but for a shorter first stage."""
     monkeypatch.chdir(tmp_path)
     lines = [line for line in SHELL if RUN in line]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         command, *arguments = shlex.split(line)
         small = ["first_stage.max_steps=2", "evaluation.retrieval=1"] if command == "ldm-train" else []
-        assert (
-            main_of(command)([*arguments, *small, *(["threads=1"] if "convert" not in command else [])]) == 0
-        )
+        threads = ["threads=1"] if command in ("ldm-train", "ldm-sample") else []
+        assert main_of(command)([*arguments, *small, *threads]) == 0, line
     assert list(Path("outputs").glob("*.png"))
     assert Path("mine.safetensors").is_file()
+    assert Path("wide.safetensors").is_file()
     assert Path("runs/branch/checkpoints/step_00000120").is_dir()
 
 
@@ -154,7 +154,7 @@ def test_the_commands_on_data_run_in_order(with_checkpoint, monkeypatch):
     images = [path.read_bytes() for path in sorted(Path("photos/cat").iterdir())]
     datasets.Dataset.from_dict({"image": images, "text": ["a cat"] * 4}).to_parquet("photos.parquet")
     lines = [line for line in SHELL if line.startswith("ldm-data")]
-    assert len([line for line in lines if "precompute" not in line]) == 4
+    assert len(lines) == 5
     for line in lines:
         command, *arguments = shlex.split(line)
         small = ["data.batch_size=2", "data.image_size=16", "seconds=0.01"] if "bench" in line else []
@@ -162,7 +162,55 @@ def test_the_commands_on_data_run_in_order(with_checkpoint, monkeypatch):
         assert main_of(command)([*arguments, *small]) == 0, line
     assert list(Path("shards").glob("*.tar"))
     assert list(Path("hf").glob("*.tar"))
-    assert Path("latents/latents.json").is_file() == any("precompute" in line for line in lines)
+    assert Path("latents/latents.json").is_file()
+
+
+def test_plans_and_dry_runs_leave_nothing_behind(tmp_path, monkeypatch, capsys):
+    """As written, but for a small net."""
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in SHELL if line.startswith("ldm-plan") or "debug=dry" in line]
+    assert len(lines) == 2
+    for line in lines:
+        command, *arguments = shlex.split(line.replace("sd_scale", "tiny"))
+        assert main_of(command)([*arguments, "threads=1"]) == 0, line
+    said = capsys.readouterr().out
+    assert "fastest that fits" in said
+    assert "a dry run, nothing is written" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize(
+    "line", [line for line in SHELL if re.search("trainer=(ddp|fsdp)", line) and "--multirun" not in line]
+)
+def test_commands_on_several_ranks_run(line, tmp_path):
+    """As written, but for two steps."""
+    _, *arguments = shlex.split(line)
+    more = [*SMALL, "threads=1", f"hydra.run.dir={tmp_path}/run"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "ldm.cli.train", *arguments, *more],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in SHELL if line.startswith("sbatch") or "--multirun" in line]
+)
+def test_jobs_of_the_readme_name_what_there_is(line):
+    """Scripts that are there, overrides that fit; tests/slurm submits such jobs."""
+    words = shlex.split(line)
+    scripts = [word for word in words if word.endswith(".sbatch")]
+    assert all((Path(__file__).parents[1] / script).is_file() for script in scripts)
+    assert len(scripts) == (words[0] == "sbatch")
+    with initialize_config_module("ldm.conf", version_base="1.3"):
+        compose("train", [w for w in words if "=" in w and not w.startswith(("-", "hydra", "seed="))])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

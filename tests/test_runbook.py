@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.cli import convert, data, sample, train
+from ldm.cli import convert, data, plan, sample, train
 from ldm.data.shard_index import FIELDS
 
 pytestmark = [
@@ -24,8 +24,10 @@ MAINS = {
     "ldm-sample": sample.main,
     "ldm-data": data.main,
     "ldm-convert": convert.main,
+    "ldm-plan": plan.main,
 }
-RUNBOOK = (Path(__file__).parents[1] / "experiments" / "sd_scale" / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+RUNBOOK = (ROOT / "experiments" / "sd_scale" / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", RUNBOOK, re.S)
 LINES = [
     shlex.split(line, comments=True)
@@ -98,6 +100,13 @@ def in_miniature(command, arguments):
         return [*kept, *SMALL_RUN, *SMALL_NETS, size, *first, f"trainer.accumulate_grad_batches={accumulate}"]
     if command == "ldm-sample":
         return [*kept, "num_inference_steps=1", "height=64", "width=64", "threads=1"]
+    if command == "ldm-plan":
+        return [*kept, *SMALL_NETS, "data.batch_size=16", "data.image_size=32", "threads=1"]
+    if "precompute" in arguments:
+        own = ("data.image_size=", "data.num_workers=", "threads=")
+        small = [a for a in SMALL_NETS if a.startswith("text_encoder")]
+        kept = [a for a in kept if not a.startswith(own)]
+        return [*kept, *small, "data.image_size=32", "data.num_workers=0", "threads=1"]
     if "bench" in arguments:
         kept = [a for a in kept if not a.startswith("data.image_size")]
         return [*kept, "data.image_size=16", "data.batch_size=2", "seconds=0.01"]
@@ -123,10 +132,14 @@ def test_every_command_runs_in_order(tmp_path, monkeypatch):
     Path("prompts.txt").write_text("a cat\na dog\n")
     assert len(LINES) >= 15
     for command, *arguments in LINES[1:]:
+        if command == "sbatch":  # what the script starts
+            (script,) = [i for i, word in enumerate(arguments) if word.endswith(".sbatch")]
+            assert (ROOT / arguments[script]).is_file()
+            command, arguments = "ldm-train", arguments[script + 1 :]
         assert MAINS[command](in_miniature(command, arguments)) == 0, (command, arguments)
 
     assert {p.name for p in Path("runs").iterdir()} == {
-        *("sd_autoencoder", "sd_scale", "sd_scale_512", "photos", "photos_lora")
+        *("sd_autoencoder", "sd_scale", "sd_scale_latents", "sd_scale_512", "photos", "photos_lora")
     }
     for folder in ("stable-diffusion", "stable-diffusion-photos"):
         assert (Path(folder) / "model_index.json").is_file()
