@@ -101,7 +101,8 @@ def in_miniature(command, arguments):
     if command == "ldm-sample":
         return [*kept, "num_inference_steps=1", "height=64", "width=64", "threads=1"]
     if command == "ldm-plan":
-        return [*kept, *SMALL_NETS, "data.batch_size=16", "data.image_size=32", "threads=1"]
+        small = ["data.batch_size=16", "data.image_size=32", "trainer.accumulate_grad_batches=1"]
+        return [*kept, *SMALL_NETS, *small, "threads=1"]
     if "precompute" in arguments:
         own = ("data.image_size=", "data.num_workers=", "threads=")
         small = [a for a in SMALL_NETS if a.startswith("text_encoder")]

@@ -229,7 +229,7 @@ class LatentDiffusion(pl.LightningModule):
     def moments(self, batch: dict[str, Any]) -> Float[Tensor, "b c2 h w"]:
         """Mean and deviation of the posterior before any scaling, as the data hold them or encoded here."""
         if "mean" in batch:
-            return torch.cat([batch["mean"], batch["std"]], dim=1).float()
+            return torch.cat([batch["mean"].float(), batch["std"].float()], dim=1)
         posterior = self.autoencoder.encode(batch["image"])
         return torch.cat([posterior.mean, (0.5 * posterior.logvar).exp()], dim=1)
 

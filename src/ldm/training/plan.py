@@ -60,7 +60,7 @@ class Cluster:
         if batch_size % self.world:
             raise ValueError(
                 f"batch_size must be a multiple of {self.nodes} nodes x {self.devices} devices (cluster), "
-                f"got {batch_size} (data.batch_size)"
+                f"got {batch_size} (data.batch_size, first_stage.data.batch_size)"
             )
         return batch_size // self.world
 
