@@ -147,6 +147,8 @@ def _train(
         _arm(blow)
     if draws is not None:
         _record(draws)
+    # loader processes as ldm-train starts them: of a fork server of their own they would outlive the run
+    multiprocessing.set_start_method("fork", force=True)
     from ldm.cli import train
 
     status = train.main(argv)
