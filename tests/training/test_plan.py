@@ -87,7 +87,9 @@ def test_what_does_not_fit_is_planned_for_one_image():
 
 
 def test_images_that_cannot_be_spread_are_refused():
-    with pytest.raises(ValueError, match=r"a multiple of 2 nodes x 4 devices .*got 12 \(data\.batch_size\)"):
+    with pytest.raises(
+        ValueError, match=r"a multiple of 2 nodes x 4 devices .*got 12 \(data\.batch_size, first_stage"
+    ):
         plan({False: step()}, cluster(), PLAIN, batch_size=12, images=1)
 
 
