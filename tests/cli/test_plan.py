@@ -126,7 +126,7 @@ def test_one_device_has_nothing_to_exchange_and_both_stages_are_planned(capsys):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (
+        (["data.batch_size=12"], "a multiple of 1 nodes x 8 devices (cluster), got 12 (data.batch_size"),
             ["data.batch_size=12"],
             "a multiple of 1 nodes x 8 devices (cluster), got 12 (data.batch_size, first_stage.data.batch_size)",
         ),
