@@ -127,9 +127,6 @@ def test_one_device_has_nothing_to_exchange_and_both_stages_are_planned(capsys):
     ("overrides", "says"),
     [
         (["data.batch_size=12"], "a multiple of 1 nodes x 8 devices (cluster), got 12 (data.batch_size"),
-            ["data.batch_size=12"],
-            "a multiple of 1 nodes x 8 devices (cluster), got 12 (data.batch_size, first_stage.data.batch_size)",
-        ),
         (["cluster.mfu=2.0"], "mfu must be in (0, 1], got 2.0 (cluster.mfu)"),
         (["cluster.devices=0"], "(cluster.devices)"),
         (["cluster.memory_gib=-1.0"], "(cluster.memory_gib)"),
