@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.data.batch import Batch, check_fraction, to_float
-from ldm.data.buckets import Buckets, checked_sizes
+from ldm.data.buckets import Buckets
 from ldm.data.decode import Decoded, Size, crop_of, cropped
 from ldm.data.filters import Filters
 from ldm.data.sample_reader import SampleReader
@@ -73,8 +73,7 @@ class LaionData(ShardData):
         quarantine: str | None = None,
     ) -> None:
         super().__init__(
-            sizes=[(image_size, image_size)] if buckets is None else checked_sizes(buckets),
-            bucketed=buckets is not None,
+            buckets=buckets,
             batch_size=batch_size,
             image_size=image_size,
             seed=seed,

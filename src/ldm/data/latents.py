@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ldm.data.batch import Batch
-from ldm.data.buckets import Buckets, checked_sizes
+from ldm.data.buckets import Buckets
 from ldm.data.decode import Size, crop_of
 from ldm.data.filters import Filters
 from ldm.data.latent_sample import unpack
@@ -69,8 +69,7 @@ class LatentData(ShardData):
         quarantine: str | None = None,
     ) -> None:
         super().__init__(
-            sizes=[(image_size, image_size)] if buckets is None else checked_sizes(buckets),
-            bucketed=buckets is not None,
+            buckets=buckets,
             batch_size=batch_size,
             image_size=image_size,
             seed=seed,

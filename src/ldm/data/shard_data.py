@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ldm.data.batch import Batch, OrderedData, check_fraction
-from ldm.data.buckets import BucketPlan, nearest_bucket
+from ldm.data.buckets import BucketPlan, Buckets, checked_sizes, nearest_bucket
 from ldm.data.decode import BadSample, Size
 from ldm.data.filters import Filters
 from ldm.data.quarantine import Quarantine
@@ -36,16 +36,13 @@ class ShardData(OrderedData):
     that can: neither the number of steps nor any other place of a batch changes.
 
     Args:
-        sizes: (height, width) of the buckets; one for data without.
-        bucketed: whether there are buckets.
-        others: see `ldm.data.laion.LaionData`.
+        buckets and others: see `ldm.data.laion.LaionData`.
     """
 
     def __init__(
         self,
         *,
-        sizes: list[Size],
-        bucketed: bool,
+        buckets: Buckets | list[list[int]] | None,
         batch_size: int,
         image_size: int,
         seed: int,
@@ -60,7 +57,8 @@ class ShardData(OrderedData):
         quarantine: str | None,
     ) -> None:
         super().__init__(batch_size=batch_size, image_size=image_size, seed=seed, num_workers=num_workers)
-        self.sizes, self.bucketed = sizes, bucketed
+        self.sizes: list[Size] = [(image_size, image_size)] if buckets is None else checked_sizes(buckets)
+        self.bucketed = buckets is not None
         self.filters, self.lanes, self.window = filters or Filters(), lanes, window
         self.cache_bytes = int(cache_gigabytes * 1e9)
         self.index_folder, self.cache, log_path = (
