@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ldm.cli.app import register_resolvers
 from ldm.cli.config import build
-from ldm.cli.rehearse import stages_of, without_weights
+from ldm.cli.rehearse import plain_nets, stages_of
 from ldm.cli.stages import quieten_lightning
 from ldm.data.synthetic import SyntheticData
 from ldm.training.ledger import size_of
@@ -85,7 +85,7 @@ def planned_peak(cfg: DictConfig, batch: int, precision: str, checkpointing: boo
 
 def real(cfg: DictConfig) -> Trained:
     """The diffusion model of a config, for training on the CPU."""
-    cfg = without_weights(cfg)
+    cfg = plain_nets(cfg)
     return build(cfg.task, autoencoder=build(cfg.autoencoder)())
 
 

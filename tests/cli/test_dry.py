@@ -157,3 +157,12 @@ def test_a_net_of_stable_diffusions_size_takes_less_than_15_seconds(here):
     assert done.returncode == 0, done.stderr
     assert "859,520,964 parameters" in done.stdout
     assert time.perf_counter() - start < 15
+
+
+def test_recomputed_blocks_keep_fewer_activations(here, capsys):
+    kept = []
+    for recomputed in ("false", "true"):
+        assert train.main([*TINY, f"task.activation_checkpointing={recomputed}"]) == 0
+        line = next(x for x in reversed(capsys.readouterr().out.splitlines()) if "of activations" in x)
+        kept.append(float(line.partition("and ")[2].split()[0]))
+    assert kept[1] < 0.5 * kept[0]

@@ -156,3 +156,9 @@ def test_precomputed_latents_spare_the_frozen_nets(planned, tmp_path):
     live = planned["stages"][0]
     assert ahead["flops_per_image"] == live["flops_per_image"] - live["flops"]["frozen"]
     assert ahead["plans"][0]["memory"]["frozen"] == 0 < live["plans"][0]["memory"]["frozen"]
+
+
+def test_both_ways_are_planned_whichever_the_config_has():
+    cfg = composed(*TINY, "task.activation_checkpointing=true", "task.compile=true")
+    (stage,) = rehearse.stages_of(cfg)
+    assert stage.make()._arrangement == (False, False)

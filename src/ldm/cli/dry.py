@@ -156,6 +156,7 @@ def about_nets(cfg: DictConfig, stage: Stage) -> list[str]:
     setting = Setting(
         precision=precision,
         gpu=gpu,
+        checkpointing=stage.name != "autoencoder" and cfg.task.activation_checkpointing,
         accumulate=accumulated(cfg, stage) > 1,
         precomputed=stage.precomputed,
     )

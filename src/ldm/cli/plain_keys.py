@@ -1,7 +1,7 @@
 """Keys of a command that have the name of a config group which the command does not use.
 
-Hydra takes NAME=VALUE for a choice in a group wherever there is a group of that name: `ldm-sample ema=false`
-would look for an option "false" in conf/ema, which is for training.
+Hydra takes NAME=VALUE for a choice in a group wherever there is a group of that name: `ldm-sample
+prediction=null` would look for an option "null" in conf/prediction, which is for training.
 """
 
 import contextlib

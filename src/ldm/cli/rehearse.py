@@ -36,11 +36,11 @@ class Stage:
 
 
 def stages_of(cfg: DictConfig) -> list[Stage]:
-    """The stages that a run of the config trains.
+    """The stages that a run of the config trains; a rehearsal says itself whether blocks are recomputed.
 
     Raises: ConfigError if it trains nothing.
     """
-    cfg = without_weights(cfg)
+    cfg = plain_nets(cfg)
     stages, first, precision = [], cfg.first_stage, cfg.trainer.precision
 
     def diffusion() -> Any:
@@ -82,11 +82,14 @@ def _encoded_ahead(cfg: DictConfig) -> bool:
     return str(cfg.data._target_).endswith(".LatentData") if said is None else bool(said)
 
 
-def without_weights(cfg: DictConfig) -> DictConfig:
-    """The config with no weights to be fetched for the text encoder."""
-    if OmegaConf.select(cfg, "text_encoder.pretrained") is None:
-        return cfg
-    merged = OmegaConf.merge(cfg, {"text_encoder": {"pretrained": None}})
+def plain_nets(cfg: DictConfig) -> DictConfig:
+    """The config with no weights to be fetched for the text encoder and blocks as they are written."""
+    changes: dict[str, Any] = {}
+    if OmegaConf.select(cfg, "text_encoder.pretrained") is not None:
+        changes["text_encoder"] = {"pretrained": None}
+    if cfg.task is not None:
+        changes["task"] = {"activation_checkpointing": False, "compile": False}
+    merged = OmegaConf.merge(cfg, changes)
     assert isinstance(merged, DictConfig)
     return merged
 
