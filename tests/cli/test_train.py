@@ -225,6 +225,8 @@ def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
         ("task.caption_dropout=0", "caption_dropout"),
         ("text_encoder.vocabulary_size=4", "got 4; null has room for all (text_encoder.vocabulary_size)"),
         ("data=nothing", "data"),
+        ("task.power_ema=[0.5]", "sigma_rel must be in (0, 0.2887), got 0.5"),
+        ("task.ema_images=0", "ema_images must be at least 1 image, got 0 (task.ema_images)"),
         ("data.batch_size=many", "data.batch_size"),
         ("resume=/no/such.ckpt", "resume"),
         ("guidance=autoguidance", "weak_checkpoint: guidance=autoguidance needs"),

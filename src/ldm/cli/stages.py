@@ -272,8 +272,10 @@ class Run:
     def _checked_data(self) -> Any:
         """The data of the diffusion model.
 
-        It is made sure that the text encoder has room for its words and that there is a grid to sample on.
+        It is made sure, before a first stage is trained, that the text encoder has room for its words, that
+        there is a grid to sample on and that the task can be built.
         """
+        build(self.cfg.task, autoencoder=nn.Identity())  # its nets are made when training starts
         sampling, diffusion, data = build(self.cfg.sampling), build(self.cfg.diffusion), build(self.cfg.data)
         times_of(sampling["timesteps"], diffusion.schedule, sampling["num_inference_steps"])
         with torch.device("meta"):
