@@ -13,21 +13,24 @@ SOURCE = ROOT / "src" / "ldm"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 CORE = {"diffusion", "schedulers", "guidance"}
-SIBLINGS = {"data", "training", "pipelines", "evaluation"}
+SIBLINGS = {"data", "pipelines", "evaluation"}
 LAYER = {
     "utils": 0,
     **dict.fromkeys(CORE, 1),
     "models": 2,
     "checkpoints": 3,
-    **dict.fromkeys(SIBLINGS, 4),
-    "cli": 5,
+    "generation": 4,
+    **dict.fromkeys(SIBLINGS, 5),
+    "training": 6,
+    "planning": 7,
+    "cli": 8,
 }
 
 # third-party package -> the packages of ldm that may import it
 HOMES = {
     "hydra": {"cli"},
     "omegaconf": {"cli"},
-    "lightning": {"data", "training", "cli"},
+    "lightning": {"data", "training", "planning", "cli"},
     "webdataset": {"data"},
     "wandb": set(),
     "open_clip": {"models", "cli"},

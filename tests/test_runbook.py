@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ldm.cli import convert, data, plan, sample, train
-from ldm.data.shard_index import FIELDS
+from ldm.data.shards.index import FIELDS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ldm.cli.config import build
-from ldm.training.rehearsal import Setting, rehearse
+from ldm.planning.simulate import Setting, simulate
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "sd_scale"
 
@@ -33,7 +33,7 @@ def plans(script):
     """The plans of both phases by the number of GPUs."""
     stage = script.stages_of(script.composed("experiment=sd2_base", "task.cache_latents=false"))[-1]
     setting = Setting(precision="bf16-mixed", gpu=True, precomputed=True)
-    steps = {s: {False: rehearse(stage.make, setting, s, batches=(2,))} for s in script.IMAGES}
+    steps = {s: {False: simulate(stage.make, setting, s, batches=(2,))} for s in script.IMAGES}
     clusters = {n: build(script.composed(f"cluster.nodes={n // 8}").cluster) for n in script.PUBLISHED}
     return {n: script.speeds(steps, cluster) for n, cluster in clusters.items()}
 

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ldm.data.encoding import Encoder
 from ldm.data.laion import LaionData
-from ldm.data.latents import LatentData
-from ldm.data.precompute import precompute
-from ldm.data.shard_data import ShardData
-from ldm.data.shard_writer import Sample, write_shards
+from ldm.data.latents.datamodule import LatentData
+from ldm.data.latents.encode import Encoder
+from ldm.data.latents.precompute import precompute
+from ldm.data.shards.datamodule import ShardData
+from ldm.data.shards.writer import Sample, write_shards
 from ldm.models.clip import ClipTextEncoder
 from ldm.models.vae import AutoencoderKL
 

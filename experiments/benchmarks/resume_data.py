@@ -25,9 +25,9 @@ import torch
 import webdataset
 from PIL import Image
 
-from ldm.data.filters import Filters
 from ldm.data.laion import LaionData
-from ldm.data.shard_index import ShardIndex, index_shard
+from ldm.data.shards.filters import Filters
+from ldm.data.shards.index import ShardIndex, index_shard
 
 SHARDS, EACH, BATCH = 200, 5000, 256
 

@@ -25,7 +25,7 @@ from safetensors import safe_open
 
 from ldm.evaluation.report import read_metrics
 
-PRELOADED = ["ldm.cli.train", "ldm.cli.stages", "ldm.evaluation.report", "ldm.training.checkpointing"]
+PRELOADED = ["ldm.cli.train", "ldm.cli.stages", "ldm.evaluation.report", "ldm.training.callbacks.checkpoints"]
 STEPS = 24
 TINY = [
     "experiment=tiny",
@@ -86,7 +86,7 @@ def _on_call(owner: Any, name: str, number: int, after: bool = False) -> None:
 def _arm(blow: Blow) -> None:
     from ldm.checkpoints.store import CheckpointStore, HashedFile
     from ldm.training.autoencoder import AutoencoderTraining
-    from ldm.training.checkpointing import Checkpoints
+    from ldm.training.callbacks.checkpoints import Checkpoints
     from ldm.training.latent_diffusion import LatentDiffusion
 
     if blow.where == "start":

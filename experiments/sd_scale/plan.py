@@ -25,10 +25,10 @@ from ldm.cli.config import build
 from ldm.cli.rehearse import plain_nets, stages_of
 from ldm.cli.stages import quieten_lightning
 from ldm.data.synthetic import SyntheticData
-from ldm.training.ledger import size_of
-from ldm.training.parallel import blocks
-from ldm.training.plan import STRATEGIES, Cluster, Plan, plan
-from ldm.training.rehearsal import Rehearsal, Setting, Trained, net_of, rehearse
+from ldm.planning.estimate import STRATEGIES, Cluster, Plan, plan
+from ldm.planning.memory_tracker import size_of
+from ldm.planning.simulate import Setting, SimulatedStep, Trained, net_of
+from ldm.training.distributed.strategy import blocks
 
 HERE = Path(__file__).parent
 
@@ -79,7 +79,7 @@ def planned_peak(cfg: DictConfig, batch: int, precision: str, checkpointing: boo
     """Bytes that the plan has for one process on a CPU."""
     setting = Setting(precision=precision, checkpointing=checkpointing)
     stage = stages_of(cfg)[-1]
-    seen = rehearse(stage.make, setting, stage.image_size)
+    seen = simulate(stage.make, setting, stage.image_size)
     return sum(seen.state.values()) + sum(seen.peak(batch))
 
 
@@ -181,19 +181,19 @@ def memory_rows() -> list[str]:
     return rows
 
 
-def sd2(image_size: int, precomputed: bool = True) -> dict[bool, Rehearsal]:
+def sd2(image_size: int, precomputed: bool = True) -> dict[bool, SimulatedStep]:
     """Steps of Stable Diffusion 2's base model, with checkpointing and without."""
     stage = stages_of(composed("experiment=sd2_base", "task.cache_latents=false"))[-1]
     setting = partial(Setting, precision="bf16-mixed", gpu=True, precomputed=precomputed, accumulate=True)
-    return {c: rehearse(stage.make, setting(checkpointing=c), image_size) for c in (False, True)}
+    return {c: simulate(stage.make, setting(checkpointing=c), image_size) for c in (False, True)}
 
 
-def speeds(steps: dict[int, dict[bool, Rehearsal]], cluster: Cluster) -> dict[int, Plan]:
+def speeds(steps: dict[int, dict[bool, SimulatedStep]], cluster: Cluster) -> dict[int, Plan]:
     """The plans of both phases by DDP without checkpointing."""
     return {s: plan(steps[s], cluster, STRATEGIES[0], 2048, IMAGES[s]) for s in steps}
 
 
-def speed_rows(steps: dict[int, dict[bool, Rehearsal]]) -> list[str]:
+def speed_rows(steps: dict[int, dict[bool, SimulatedStep]]) -> list[str]:
     """Planned and published speeds and days."""
     rows = []
     for devices, (*published, days) in PUBLISHED.items():
@@ -209,7 +209,9 @@ def speed_rows(steps: dict[int, dict[bool, Rehearsal]]) -> list[str]:
     return rows
 
 
-def live_factor(steps: dict[int, dict[bool, Rehearsal]], live: dict[int, dict[bool, Rehearsal]]) -> float:
+def live_factor(
+    steps: dict[int, dict[bool, SimulatedStep]], live: dict[int, dict[bool, SimulatedStep]]
+) -> float:
     """By how much FLOPs grow over both phases when latents and text are not encoded ahead of time."""
     both = [sum(IMAGES[s] * seen[s][False].model_flops for s in IMAGES) for seen in (live, steps)]
     return both[0] / both[1]

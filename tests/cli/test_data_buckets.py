@@ -6,7 +6,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ldm.cli import train
-from ldm.data.shard_writer import encoded, write_shards
+from ldm.data.shards.writer import encoded, write_shards
 from ldm.evaluation.report import read_metrics
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")

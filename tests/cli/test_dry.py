@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ldm.cli import dry, train
-from ldm.data.first_sample import first_sample
+from ldm.data.shards.first_sample import first_sample
 
 TINY = ["experiment=tiny", "threads=1", "debug=dry"]
 SHARDS = [
@@ -40,7 +40,7 @@ def shard(path, captions, image=None):
 @pytest.fixture(scope="module", autouse=True)
 def remembered():
     """A step of one net in one setting is made once."""
-    known, make = {}, dry.rehearse
+    known, make = {}, dry.simulate
 
     def remember(module, setting, image_size, batches):
         key = (module.__qualname__, setting, image_size, batches)
@@ -48,9 +48,9 @@ def remembered():
             known[key] = make(module, setting, image_size, batches)
         return known[key]
 
-    dry.rehearse = remember
+    dry.simulate = remember
     yield
-    dry.rehearse = make
+    dry.simulate = make
 
 
 @pytest.fixture

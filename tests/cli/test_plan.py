@@ -8,10 +8,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from ldm.cli import rehearse
 from ldm.cli.app import register_resolvers
 from ldm.cli.config import build, check_targets
-from ldm.cli.laws import check_laws
+from ldm.cli.constraints import check_constraints
 from ldm.cli.plan import main
 from ldm.cli.train import SUPPLIED
 
@@ -34,7 +33,7 @@ def composed(*overrides):
 @pytest.fixture(scope="module", autouse=True)
 def remembered():
     """A step of one net in one setting is made once."""
-    known, make = {}, rehearse.rehearse
+    known, make = {}, rehearse.simulate
 
     def remember(module, setting, image_size):
         key = (setting, image_size, module.__qualname__)
@@ -42,9 +41,9 @@ def remembered():
             known[key] = make(module, setting, image_size)
         return known[key]
 
-    rehearse.rehearse = remember
+    rehearse.simulate = remember
     yield
-    rehearse.rehearse = make
+    rehearse.simulate = make
 
 
 def rows(text):
@@ -64,7 +63,7 @@ def planned(tmp_path_factory):
 def test_every_cluster_composes_and_is_built(name):
     cfg = composed(f"cluster={name}")
     check_targets(cfg, SUPPLIED)
-    check_laws(cfg)
+    check_constraints(cfg)
     assert build(cfg.cluster).room > 0
     assert len((ROOT / "conf" / "cluster" / f"{name}.yaml").read_text().splitlines()) <= 30
 

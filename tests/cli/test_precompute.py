@@ -10,7 +10,7 @@ import torch
 from ldm.checkpoints.native import save_model
 from ldm.cli import data, train
 from ldm.cli.precompute import place
-from ldm.data.provenance import read_provenance
+from ldm.data.latents.manifest import read_manifest
 from ldm.data.synthetic import draw
 from ldm.evaluation.report import read_metrics
 from ldm.models.vae import AutoencoderKL
@@ -210,7 +210,7 @@ def test_ranks_of_launchers_share_the_shards(place_of_all, monkeypatch, capsys):
     assert place() == (3, 4, 0)
     assert encode("by_one_of_four") == 0
     assert "2 of 2 shards made here" in capsys.readouterr().out
-    assert read_provenance("by_one_of_four").dtype == "fp16"
+    assert read_manifest("by_one_of_four").dtype == "fp16"
     assert len(list(Path("by_one_of_four").glob("*.tar"))) == 2
 
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_of_stable_diffusion_gives_both_nets(
     save_model(tmp_path / "sd.safetensors", loaded.components, loaded.config)
     assert encode(tmp_path / "latents", f"checkpoint={tmp_path}/sd.safetensors") == 0
     assert "18 latents with text embeddings, complete" in capsys.readouterr().out
-    from ldm.data.latents import LatentData
+    from ldm.data.latents.datamodule import LatentData
 
     found = LatentData(folder=str(tmp_path / "latents"), batch_size=2, image_size=16)
     found.verify(loaded.components["autoencoder"], loaded.components["text_encoder"])

@@ -84,7 +84,7 @@ def spoiled(shards, tmp_path_factory):
 def test_bad_samples_are_told_in_the_run(spoiled, first_stage, tmp_path):
     assert run(tmp_path, spoiled, first_stage, "trainer.max_steps=5", "data.max_bad_fraction=0.5") == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
-    lines = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
     assert summary["bad_samples"] == {"no caption": 3}
     assert sorted(line["shard"].rpartition("/")[2] for line in lines) == ["0.tar", "1.tar", "2.tar"]
 

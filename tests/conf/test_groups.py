@@ -8,11 +8,11 @@ from hydra import compose, initialize_config_module
 
 from ldm.cli.app import register_resolvers
 from ldm.cli.config import build, check_targets
-from ldm.cli.laws import check_laws
+from ldm.cli.constraints import check_constraints
 from ldm.cli.train import SUPPLIED
 
 CONF = Path(__file__).parents[2] / "conf"
-# What an option needs beside itself, so that the laws between groups hold.
+# What an option needs beside itself, so that the constraints between groups hold.
 COMPANIONS = {
     "autoencoder/identity": ["first_stage=none"],
     "backbone/sd15": ["autoencoder=sd", "text_encoder=clip"],
@@ -75,7 +75,7 @@ def composed(*overrides):
 def test_every_option_composes_and_passes_the_checks(option):
     cfg = composed(option.replace("/", "="), *COMPANIONS.get(option, []))
     check_targets(cfg, SUPPLIED)
-    check_laws(cfg)
+    check_constraints(cfg)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

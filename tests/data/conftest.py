@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.data.encoding import Encoder
 from ldm.data.laion import LaionData
-from ldm.data.latents import LatentData
+from ldm.data.latents.datamodule import LatentData
+from ldm.data.latents.encode import Encoder
 from ldm.models.identity import IdentityAutoencoder
 from ldm.models.text_encoder import TinyTextEncoder
 from ldm.models.vae import AutoencoderKL

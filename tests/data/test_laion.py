@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from ldm.data.decode import Decoded, crop_of, cropped, decode
-from ldm.data.filters import Filters
 from ldm.data.laion import LaionData
-from ldm.data.shard_files import ShardFiles, expand
-from ldm.data.shard_index import Shard, ShardIndex
+from ldm.data.shards.files import ShardFiles, expand
+from ldm.data.shards.filters import Filters
+from ldm.data.shards.index import Shard, ShardIndex
 
 
 def jpeg(i, size=(40, 32), kind="JPEG"):
@@ -109,17 +109,17 @@ def test_a_bad_sample_is_replaced_and_no_other_place_changes(cause, folder, tmp_
     marked = {"broken": bad} if cause == "damaged image" else {"without": bad}
     for shard, (first, count) in enumerate(((0, 11), (11, 7), (18, 12))):
         write(folder / f"{shard:05d}.tar", first, count, **marked)
-    log = tmp_path / "logs" / "quarantine.jsonl"
-    stream = data(folder, quarantine=str(log))
+    log = tmp_path / "logs" / "bad_samples.jsonl"
+    stream = data(folder, bad_samples=str(log))
     for step, expected in enumerate(good):
         for mine, theirs in zip(numbers(stream.batch(step)), numbers(expected), strict=True):
             assert mine == (theirs + 1 if theirs in bad else theirs)
-    again = data(folder, quarantine=str(log))  # as after a stop: each sample is written down once
+    again = data(folder, bad_samples=str(log))  # as after a stop: each sample is written down once
     again.batch(0), again.batch(3)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["cause"] for line in lines} == {cause} == set(stream.bad)
     assert stream.bad[cause] >= 4
-    assert again.quarantine.by_cause() == {cause: len(lines)} == {cause: 2}
+    assert again.bad_samples.by_cause() == {cause: len(lines)} == {cause: 2}
     assert {line["shard"][-9:] for line in lines} == {"00000.tar", "00002.tar"}
 
 
@@ -155,7 +155,7 @@ def test_filters_decide_from_the_index(folder):
 
 
 def test_each_filter_is_its_bound_and_unknown_is_as_it_says():
-    from ldm.data.shard_index import SAMPLE
+    from ldm.data.shards.index import SAMPLE
 
     table = np.zeros(4, dtype=SAMPLE)
     table["width"], table["height"] = [100, 300, 50, np.nan], [100, 100, 200, np.nan]

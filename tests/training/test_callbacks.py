@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.training.callbacks import SampleGrid, StopOnSignal
-from ldm.training.checkpointing import Checkpoints
-from ldm.training.tensorboard_log import TensorBoardLog
+from ldm.training.callbacks.checkpoints import Checkpoints
+from ldm.training.callbacks.sample_grid import SampleGrid
+from ldm.training.distributed.signals import StopOnSignal
+from ldm.training.loggers.tensorboard import TensorBoardLog
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from ldm.cli.config import check_targets, did_you_mean, own_modules
+from ldm.cli.constraints import check_constraints
 from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_override
 from ldm.cli.help import print_help_head
-from ldm.cli.laws import check_laws
 from ldm.cli.plain_keys import without_groups_of
 
 CONFIGS = "pkg://ldm.conf"
@@ -132,7 +132,7 @@ class _Command:
                 with _as_single_run(self.args):
                     _quieten_other_ranks()
                     check_targets(cfg, self.supplied, self.unneeded)
-                    check_laws(cfg)
+                    check_constraints(cfg)
                     self.task(cfg)
             except KeyboardInterrupt:
                 sys.exit(self._say(INTERRUPTED, self.interrupted(cfg)))

@@ -25,7 +25,7 @@ def images_per_second(data: Any, seconds: float) -> float:
 
 def index(cfg: DictConfig) -> None:
     """Makes the index of data=laion and says what the shards hold."""
-    from ldm.data.shard_data import ShardData
+    from ldm.data.shards.datamodule import ShardData
 
     data, start = build(cfg.data), time.perf_counter()
     if not isinstance(data, ShardData):
@@ -72,7 +72,7 @@ def bench(cfg: DictConfig) -> None:
 
 def write(cfg: DictConfig) -> None:
     """Writes the shards of a data set and their index."""
-    from ldm.data.shard_writer import write_shards
+    from ldm.data.shards.writer import write_shards
 
     if cfg.output is None:
         raise ConfigError("output: needs a folder for the shards (output=FOLDER)")
@@ -83,7 +83,7 @@ def write(cfg: DictConfig) -> None:
 def hugging_face(cfg: DictConfig) -> None:
     """Writes the shards of a Hugging Face dataset and says what was left out."""
     from ldm.data.hugging_face import open_dataset, samples_of
-    from ldm.data.shard_writer import write_shards
+    from ldm.data.shards.writer import write_shards
 
     for key in ("dataset", "output"):
         if cfg[key] is None:
@@ -109,7 +109,7 @@ def _samples(data: Any) -> Iterator[Any]:
     from PIL import Image
 
     from ldm.data.imagefolder import ImageFolderData
-    from ldm.data.shard_writer import encoded, of_file
+    from ldm.data.shards.writer import encoded, of_file
 
     if isinstance(data, ImageFolderData):
         for path in data.paths():

@@ -11,11 +11,11 @@ from ldm.checkpoints.loader import HUB_ID
 from ldm.checkpoints.store import MANIFEST, NAME, STATE, CheckpointStore
 from ldm.cli.config import ConfigError, build
 from ldm.cli.rehearse import Stage, stages_of
-from ldm.data.first_sample import first_sample
 from ldm.data.laion import LaionData
-from ldm.data.shard_data import ShardData
+from ldm.data.shards.datamodule import ShardData
+from ldm.data.shards.first_sample import first_sample
 from ldm.diffusion.timesteps import times_of
-from ldm.training.rehearsal import AUTOCAST, Rehearsal, Setting, rehearse
+from ldm.planning.simulate import AUTOCAST, Setting, SimulatedStep, simulate
 from ldm.utils.device import set_threads
 from ldm.utils.size import size
 
@@ -161,7 +161,7 @@ def about_nets(cfg: DictConfig, stage: Stage) -> list[str]:
         precomputed=stage.precomputed,
     )
     batch = micro_batch(cfg, stage)
-    seen: Rehearsal = rehearse(stage.make, setting, stage.image_size, (batch,))
+    seen: SimulatedStep = simulate(stage.make, setting, stage.image_size, (batch,))
     gradients, activations = seen.peak(batch)
     held = sum(seen.state.values()) + gradients
     saved = sum(seen.state[kind] for kind in ("parameters", "optimizer", "ema"))

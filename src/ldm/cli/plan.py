@@ -13,8 +13,8 @@ from ldm.cli.train import SUPPLIED
 
 if TYPE_CHECKING:
     from ldm.cli.rehearse import Stage
-    from ldm.training.plan import Cluster, Plan
-    from ldm.training.rehearsal import Rehearsal
+    from ldm.planning.estimate import Cluster, Plan
+    from ldm.planning.simulate import SimulatedStep
 
 
 @entry("plan", supplied=SUPPLIED, unneeded=("data", "first_stage.data", "init_checkpoint"))
@@ -24,15 +24,15 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"json: {cfg.json} exists; choose another file")
     cluster = build(cfg.cluster)
 
-    from ldm.cli.rehearse import rehearsals, stages_of
-    from ldm.training.plan import STRATEGIES, plan
+    from ldm.cli.rehearse import simulated_steps, stages_of
+    from ldm.planning.estimate import STRATEGIES, plan
 
     strategies = [s for s in STRATEGIES if cluster.world > 1 or not s.sharded]
     said, stages = [], stages_of(cfg)
     for stage in stages:
         cluster.share_of(stage.batch_size)
     for stage in stages:
-        steps = rehearsals(stage, cluster)
+        steps = simulated_steps(stage, cluster)
         images = stage.batch_size * stage.max_steps
         plans = [plan(steps, cluster, strategy, stage.batch_size, images) for strategy in strategies]
         show(stage, steps[False], cluster, plans)
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         print(cfg.json)
 
 
-def as_json(seen: "Rehearsal", plans: "list[Plan]") -> dict[str, Any]:
+def as_json(seen: "SimulatedStep", plans: "list[Plan]") -> dict[str, Any]:
     """What the tables show, in bytes and FLOPs, in plain types."""
     return {
         "parameters": seen.parameters,
@@ -52,7 +52,7 @@ def as_json(seen: "Rehearsal", plans: "list[Plan]") -> dict[str, Any]:
     }
 
 
-def show(stage: "Stage", seen: "Rehearsal", cluster: "Cluster", plans: "list[Plan]") -> None:
+def show(stage: "Stage", seen: "SimulatedStep", cluster: "Cluster", plans: "list[Plan]") -> None:
     """Prints the plans of a stage, a column each, and what does not fit."""
     from rich.console import Console
 
@@ -64,7 +64,7 @@ def show(stage: "Stage", seen: "Rehearsal", cluster: "Cluster", plans: "list[Pla
     console.print()
 
 
-def head(stage: "Stage", seen: "Rehearsal", cluster: "Cluster") -> str:
+def head(stage: "Stage", seen: "SimulatedStep", cluster: "Cluster") -> str:
     """The lines above the table: what is trained, and on what."""
     images, flops = stage.batch_size * stage.max_steps, seen.flops
     frozen = f" + {flops['frozen'] / 1e9:,.1f} frozen" if flops["frozen"] else ""
@@ -84,7 +84,7 @@ def table(cluster: "Cluster", plans: "list[Plan]") -> Any:
     from rich import box
     from rich.table import Table
 
-    from ldm.training.plan import MOST
+    from ldm.planning.estimate import MOST
     from ldm.utils.duration import duration
     from ldm.utils.size import GIB, MIB
 

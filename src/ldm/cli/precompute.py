@@ -27,7 +27,7 @@ def encoder_of(cfg: DictConfig, local: int) -> Any:
     import torch
 
     from ldm.checkpoints.loader import load_model
-    from ldm.data.encoding import Encoder
+    from ldm.data.latents.encode import Encoder
     from ldm.utils.device import pick_device
 
     if cfg.checkpoint is None:
@@ -60,7 +60,7 @@ def encoder_of(cfg: DictConfig, local: int) -> Any:
 def precompute(cfg: DictConfig) -> None:
     """Encodes the shards of data=laion and says how to train on the latents."""
     from ldm.data.laion import LaionData
-    from ldm.data.precompute import finish, precompute
+    from ldm.data.latents.precompute import finish, precompute
 
     if cfg.output is None:
         raise ConfigError("output: needs a folder for the latents (output=FOLDER)")

@@ -8,8 +8,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ldm.cli.config import ConfigError, build
-from ldm.training.plan import Cluster
-from ldm.training.rehearsal import Rehearsal, Setting, Trained, rehearse
+from ldm.planning.estimate import Cluster
+from ldm.planning.simulate import Setting, SimulatedStep, Trained, simulate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +94,10 @@ def plain_nets(cfg: DictConfig) -> DictConfig:
     return merged
 
 
-def rehearsals(stage: Stage, cluster: Cluster) -> dict[bool, Rehearsal]:
+def simulated_steps(stage: Stage, cluster: Cluster) -> dict[bool, SimulatedStep]:
     """Steps of a stage on a cluster, without checkpointing of activations and with it."""
     return {
-        checkpointing: rehearse(
+        checkpointing: simulate(
             stage.make,
             Setting(
                 precision=stage.precision,

@@ -25,16 +25,16 @@ from ldm.checkpoints.training import trained_tensors, training_metadata
 from ldm.cli.app import launched_rank
 from ldm.cli.config import ConfigError, build
 from ldm.cli.initial import load_initial, reference
-from ldm.cli.slurm import Stopped
-from ldm.cli.summary import machine, revision
-from ldm.data.shard_data import ShardData
+from ldm.data.shards.datamodule import ShardData
 from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining
-from ldm.training.checkpointing import Checkpoints
-from ldm.training.cluster import environment
+from ldm.training.callbacks.checkpoints import Checkpoints
+from ldm.training.distributed.environment import environment
+from ldm.training.distributed.slurm import Stopped
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.utils.device import has_bf16, set_threads
 from ldm.utils.files import write_text
+from ldm.utils.machine import machine, revision
 
 log = logging.getLogger(__name__)
 
@@ -305,7 +305,7 @@ class Run:
         if not torch.distributed.is_initialized() and not self._is_main_process():
             return  # a finished run: the first rank does alone what is left
         if isinstance(data, ShardData):
-            self.summary["bad_samples"] = data.quarantine.by_cause()
+            self.summary["bad_samples"] = data.bad_samples.by_cause()
         command = self._save(module)
         self.summary["latent_diffusion"] = {
             "parameters": sum(p.numel() for p in module.nets.parameters()),

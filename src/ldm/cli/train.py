@@ -5,7 +5,7 @@ import os
 from omegaconf import DictConfig
 
 from ldm.cli.app import entry, launched_rank
-from ldm.cli.slurm import requeued_when_stopped
+from ldm.training.distributed.slurm import requeued_when_stopped
 
 SUPPLIED = {
     "task": ("autoencoder",),

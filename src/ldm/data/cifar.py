@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ldm.data.images import CaptionedImages
-from ldm.data.shards import decode_image, read_shards
+from ldm.data.shards.in_memory import decode_image, read_shards
 
 ARCHIVE = "cifar-10-python.tar.gz"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

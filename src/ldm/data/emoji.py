@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ldm.data.batch import MemoryData, Samples, check_fraction
-from ldm.data.shards import decode_image, read_shards
+from ldm.data.shards.in_memory import decode_image, read_shards
 from ldm.diffusion import random
 
 ASSETS = Path(str(resources.files("ldm.data") / "assets"))

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from ldm.data.decode import BadSample, decode
-from ldm.data.shard_index import IMAGES
-from ldm.data.shard_writer import Sample, encoded
+from ldm.data.shards.index import IMAGES
+from ldm.data.shards.writer import Sample, encoded
 
 MAX_PIXELS = 10**9
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".arrow": "arrow"}

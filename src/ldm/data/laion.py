@@ -6,25 +6,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.data.batch import Batch, check_fraction, to_float
-from ldm.data.buckets import Buckets
 from ldm.data.decode import Decoded, Size, crop_of, cropped
-from ldm.data.filters import Filters
-from ldm.data.sample_reader import SampleReader
-from ldm.data.shard_data import ShardData
-from ldm.data.shard_files import ShardFiles, expand
+from ldm.data.shards.buckets import Buckets
+from ldm.data.shards.datamodule import ShardData
+from ldm.data.shards.files import ShardFiles, expand
+from ldm.data.shards.filters import Filters
+from ldm.data.shards.reader import SampleReader
 from ldm.diffusion import random
 
 CROPS = ("centre", "random")
 
 
 class LaionData(ShardData):
-    """Tar shards of img2dataset, see `ldm.data.shard_data`.
+    """Tar shards of img2dataset, see `ldm.data.shards.datamodule`.
 
     A sample that cannot be used is counted by cause, written down and replaced by the next (of its bucket)
     that can: neither the number of steps nor any other place of a batch changes.
 
     Batches also say `original_size` and `crop`, see `ldm.data.batch.Batch`. With buckets, all images of a
-    global batch have the size of its bucket, see `ldm.data.buckets.BucketPlan`.
+    global batch have the size of its bucket, see `ldm.data.shards.buckets.BucketPlan`.
 
     Args:
         shards: paths or URLs, with braces and, for local files, wildcards; one or several.
@@ -46,7 +46,7 @@ class LaionData(ShardData):
         max_pixels: larger images are bad.
         cache: folder for copies of remote shards.
         cache_gigabytes: its size, at most.
-        quarantine: file to which bad samples are written, a line of json each; None for none.
+        bad_samples: file to which bad samples are written, a line of json each; None for none.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LaionData(ShardData):
         max_pixels: int = 100_000_000,
         cache: str | None = None,
         cache_gigabytes: float = 100.0,
-        quarantine: str | None = None,
+        bad_samples: str | None = None,
     ) -> None:
         super().__init__(
             buckets=buckets,
@@ -85,7 +85,7 @@ class LaionData(ShardData):
             max_bad_fraction=max_bad_fraction,
             cache=cache,
             cache_gigabytes=cache_gigabytes,
-            quarantine=quarantine,
+            bad_samples=bad_samples,
         )
         if crop not in CROPS:
             raise ValueError(f"crop must be one of {CROPS}, got {crop!r} (data.crop)")

@@ -1,0 +1,1 @@
+"""Latents encoded ahead of training: format, manifest, encoder, data module."""

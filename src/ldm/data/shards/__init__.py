@@ -1,0 +1,1 @@
+"""Tar shards: index, order, reader, filters, aspect-ratio buckets, writer, data module."""

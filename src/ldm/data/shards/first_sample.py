@@ -1,0 +1,81 @@
+"""A look at the first sample of a tar shard, without an index."""
+
+import json
+import tarfile
+from dataclasses import dataclass
+
+from ldm.data.decode import BadSample, decode
+from ldm.data.shards.index import IMAGES, open_binary
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstSample:
+    """What a shard begins with.
+
+    Args:
+        name: of the sample.
+        size: height and width of its image.
+        caption: its text.
+    """
+
+    name: str
+    size: tuple[int, int]
+    caption: str
+
+
+def first_sample(
+    path: str, image_size: int, caption: str, fallback: str | None, max_pixels: int
+) -> FirstSample:
+    """The first sample of a shard; no more of the shard is read.
+
+    Args:
+        path: a file or a URL.
+        image_size: height and width that the image is decoded for.
+        caption: where the caption is: "txt", or a field of the json.
+        fallback: field of the json that is taken if there is none.
+        max_pixels: larger images are bad.
+
+    Raises: FileNotFoundError if there is no such shard; ValueError if it does not begin with a sample.
+    """
+    with open_binary(path) as file:
+        try:
+            name, parts = _first_parts(file)
+        except (tarfile.TarError, EOFError) as error:
+            raise ValueError(f"{path}: no plain tar file: {error} (data.shards)") from error
+    kinds = {"image" if kind in IMAGES else kind: data for kind, data in parts.items()}
+    if "image" not in kinds:
+        raise ValueError(f"{path}: its first sample, {name or 'none'}, has no image (data.shards)")
+    try:
+        size = decode(kinds["image"], (image_size, image_size), max_pixels).size
+    except BadSample as error:
+        raise ValueError(
+            f"{path}: its first sample, {name}, cannot be used: {error} (data.shards)"
+        ) from error
+    return FirstSample(name=name, size=size, caption=_caption(kinds, caption, fallback))
+
+
+def _first_parts(file: object) -> tuple[str, dict[str, bytes]]:
+    """Name of the first sample and its parts by extension."""
+    first, parts = "", {}
+    with tarfile.open(fileobj=file, mode="r|") as tar:  # type: ignore[call-overload]
+        for member in tar:
+            folder, _, base = member.name.rpartition("/")
+            stem, _, extension = base.partition(".")
+            name = f"{folder}/{stem}".lstrip("/")
+            if not member.isfile():
+                continue
+            if first and name != first:
+                break
+            first, content = name, tar.extractfile(member)
+            parts[extension.lower()] = b"" if content is None else content.read()
+    return first, parts
+
+
+def _caption(parts: dict[str, bytes], field: str, fallback: str | None) -> str:
+    try:
+        said = json.loads(parts.get("json") or b"{}")
+    except ValueError:
+        said = {}
+    said = said if isinstance(said, dict) else {}
+    texts = [parts.get("txt", b"").decode(errors="replace") if field == "txt" else said.get(field)]
+    return next((str(t).strip() for t in [*texts, said.get(fallback)] if t), "")

@@ -1,0 +1,1 @@
+"""Lightning callbacks: metrics, sample grids, checkpoints, validation, signals."""

@@ -1,0 +1,1 @@
+"""Runs on several processes: strategies, launchers, signals, the watchdog, SLURM."""

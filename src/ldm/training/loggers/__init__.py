@@ -1,0 +1,1 @@
+"""Loggers whose curves survive any number of restarts: CSV, TensorBoard, Weights & Biases."""

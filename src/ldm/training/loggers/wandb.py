@@ -1,0 +1,72 @@
+"""Weights & Biases with one run for a training, however often it was stopped."""
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from ldm.training.loggers.csv import read_rows
+from ldm.utils.files import write_text
+
+
+class WandbLog(WandbLogger):
+    """A run whose id is kept in wandb.json in the run directory; W&B's step is the training's.
+
+    What W&B holds of a run after a crash is not what it was sent: its own process may have lost the last
+    minutes. So a resumed run asks how far W&B has come (offline: nothing, a resumed run is another folder),
+    sends again what is missing from metrics.csv and samples/, and leaves out what is there. Folders of an
+    offline run that are thereby repeated are renamed from offline-run-* to superseded-run-*.
+
+    Args:
+        save_dir: the run directory.
+        project: of W&B.
+        name: of the run.
+        offline: write to save_dir/wandb for a later `wandb sync`.
+    """
+
+    def __init__(self, save_dir: str, project: str, name: str, offline: bool) -> None:
+        self.folder, self.is_offline = Path(save_dir), offline
+        self.path = self.folder / "wandb.json"
+        known = json.loads(self.path.read_text())["id"] if self.path.is_file() else None
+        self.run_id: str = known or secrets.token_hex(4)
+        self._start: int | None = None
+        # to an offline run W&B says that it cannot ask for what is there
+        more = {} if offline else {"resume": "allow"}
+        super().__init__(
+            name=name, save_dir=save_dir, project=project, offline=offline, id=self.run_id, **more
+        )
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Sends what W&B does not have."""
+        step = step or 0
+        if self._start is None:
+            self._start = self.experiment.starting_step
+            self._catch_up(step)
+        if step >= self._start:
+            self.experiment.log({**metrics, "trainer/global_step": step}, step=step)
+
+    def _catch_up(self, step: int) -> None:
+        """Sends what is missing before a step."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, json.dumps({"id": self.run_id}))
+        pictures = {int(p.stem.removeprefix("step_")): p for p in self.folder.glob("samples/step_*.png")}
+        rows = read_rows(self.folder / "metrics.csv")
+        for there in sorted(s for s in rows.keys() | pictures.keys() if s < step):
+            self.log_metrics(rows.get(there, {}), there)
+            if there in pictures:
+                self.log_image(key="samples", images=[str(pictures[there])], step=there)
+        if self.is_offline:
+            self._supersede()
+
+    def _supersede(self) -> None:
+        """Renames the folders of offline runs that this one repeats."""
+        ours = Path(self.experiment.dir).parent
+        # a killed run's own process of W&B may still leave pictures in a folder that was renamed before
+        for file in self.folder.glob(f"wandb/offline-run-*-{self.run_id}/*.wandb"):
+            if not file.parent.samefile(ours):
+                name = file.parent.name.replace("offline-run-", "superseded-run-")
+                file.parent.rename(file.parent.with_name(name))
