@@ -2,7 +2,7 @@
 
 import os
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ldm.cli.app import entry, launched_rank
 from ldm.training.distributed.slurm import requeued_when_stopped
@@ -31,9 +31,10 @@ def main(cfg: DictConfig) -> None:
         say_what_would_happen(cfg)
         return
     with requeued_when_stopped(launched_rank()):
-        from ldm.cli.stages import Run
+        from ldm.training import run
 
-        Run(cfg).execute()
+        config = OmegaConf.to_container(cfg, resolve=True)
+        run(config, config["paths"]["run"])
 
 
 if __name__ == "__main__":
