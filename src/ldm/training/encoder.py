@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ldm.diffusion import random
 from ldm.diffusion.conditioning import Conditioning
 from ldm.guidance import drop_captions, drop_embeddings
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.protocols import TextEncoder
 from ldm.training.flops import flops_of_method
 from ldm.training.latent_cache import LatentCache
 

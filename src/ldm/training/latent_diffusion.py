@@ -21,7 +21,7 @@ from ldm.guidance import CFG, Branch, Branches
 from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import LoRA
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.protocols import TextEncoder
 from ldm.training.distributed.strategy import rank_and_world, share, summed
 from ldm.training.ema import Horizon
 from ldm.training.encoder import Encoder

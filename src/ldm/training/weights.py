@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from ldm.diffusion.conditioning import Conditioning
 from ldm.guidance.base import Backbone
 from ldm.models.lora import AdaptedNet, LoRA
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.protocols import TextEncoder
 from ldm.training.distributed.strategy import arrange, whole
 from ldm.training.ema import Decay, MovingAverage, twin_of
 from ldm.training.flops import flops
@@ -42,8 +43,7 @@ class Weights:
 
     def text_encoder(self, nets: nn.ModuleDict) -> TextEncoder:
         """The text encoder among the nets or one of their averages, or the frozen one."""
-        text = nets["text_encoder"] if self.frozen_text is None else self.frozen_text
-        assert isinstance(text, TextEncoder)
+        text: Any = nets["text_encoder"] if self.frozen_text is None else self.frozen_text
         return text
 
     def backbone(self, nets: nn.ModuleDict) -> Backbone:
