@@ -25,15 +25,15 @@ def _how_to_go_on(cfg: DictConfig) -> str:
 def main(cfg: DictConfig) -> None:
     """Trains what the config says and writes a run directory with a report."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if cfg.dry_run:
-        from ldm.cli.dry import say_what_would_happen
+    config = OmegaConf.to_container(cfg, resolve=True)
+    if config["dry_run"]:
+        from ldm.planning.dry_run import dry_run
 
-        say_what_would_happen(cfg)
+        print("\n".join(dry_run(config, config["paths"]["run"])))
         return
     with requeued_when_stopped(launched_rank()):
         from ldm.training import run
 
-        config = OmegaConf.to_container(cfg, resolve=True)
         run(config, config["paths"]["run"])
 
 

@@ -23,6 +23,7 @@ class PAG:
     scale: float = 3.0
 
     needs_uncond: ClassVar[bool] = True
+    requires: ClassVar[frozenset[str]] = frozenset({"pag"})
 
     def __post_init__(self) -> None:
         if not self.scale >= 0:

@@ -27,6 +27,7 @@ from ldm.training.ema import Horizon
 from ldm.training.encoder import Encoder
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.power_ema import power_functions
+from ldm.training.probe import DiffusionProbe
 from ldm.training.weights import WeightsFactory
 
 DRAWN_AT_ONCE = 8  # images of a sample grid, on any number of ranks: the pixels do not depend on the ranks
@@ -216,6 +217,10 @@ class LatentDiffusion(pl.LightningModule):
         shape = (1, self.autoencoder.latent_channels, size, size)
         embedded = self.encoder.empty is not None
         return self.factory.flops(self.weights, shape, embedded) + self.encoder.flops(self.image_size)
+
+    def probe(self, image_size: int, precomputed: bool) -> DiffusionProbe:
+        """The view of the planner (`ldm.training.probe`)."""
+        return DiffusionProbe(self, image_size, precomputed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what is needed to sample from the checkpoint, and which averages it holds."""

@@ -1,6 +1,7 @@
 """A model over many ranks: what is sharded, recomputed and compiled, and how they save (FSDP2, DDP)."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,22 @@ def blocks(net: nn.Module) -> Iterator[nn.Module]:
             yield from blocks(child)
 
 
-def recompute(net: nn.Module) -> None:
-    """Makes the blocks forget their activations, which the backward pass computes again."""
+def recompute(net: nn.Module, modes: Callable[[], AbstractContextManager[Any]] | None = None) -> None:
+    """Makes the blocks forget their activations, which the backward pass computes again.
+
+    Args:
+        net: the net.
+        modes: makes a context to recompute in, for blocks that draw nothing; None restores the state of the
+            random number generators instead.
+    """
+    options: dict[str, Any] = {"use_reentrant": False}
+    if modes is not None:
+        options |= {"preserve_rng_state": False, "context_fn": lambda: (nullcontext(), modes())}
     for block in blocks(net):
         forward = block.forward
 
         def again(*args: Any, forward: Callable[..., Any] = forward, **kwargs: Any) -> Any:
-            return recomputed(forward, *args, use_reentrant=False, **kwargs)
+            return recomputed(forward, *args, **options, **kwargs)
 
         block.forward = again
 
