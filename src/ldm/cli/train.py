@@ -2,10 +2,12 @@
 
 import os
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from ldm.cli.app import entry, launched_rank
+from ldm.cli.app import entry
+from ldm.cli.config import plain
 from ldm.training.distributed.slurm import requeued_when_stopped
+from ldm.utils.distributed import launched
 
 SUPPLIED = {
     "task": ("autoencoder",),
@@ -30,10 +32,10 @@ def main(cfg: DictConfig) -> None:
 
         say_what_would_happen(cfg)
         return
-    with requeued_when_stopped(launched_rank()):
+    with requeued_when_stopped(launched()[0]):
         from ldm.training import run
 
-        config = OmegaConf.to_container(cfg, resolve=True)
+        config = plain(cfg)
         run(config, config["paths"]["run"])
 
 
