@@ -27,8 +27,8 @@ from ldm.data.synthetic import SyntheticData
 from ldm.planning.estimate import STRATEGIES, Cluster, Plan, plan
 from ldm.planning.memory_tracker import size_of
 from ldm.planning.simulate import Setting, SimulatedStep, Trained, net_of
-from ldm.training.distributed.strategy import blocks
-from ldm.training.fit import quieten_lightning
+from ldm.training.distributed.sharding import blocks
+from ldm.training.lightning_internals import quieten_lightning
 
 HERE = Path(__file__).parent
 

@@ -23,7 +23,7 @@ from ldm.diffusion.conditioning import Conditioning
 from ldm.planning.cuda_rules import CudaAutocast, gpu_kernels
 from ldm.planning.memory_tracker import MemoryTracker, size_of
 from ldm.training.autoencoder import AutoencoderTraining
-from ldm.training.distributed.strategy import blocks
+from ldm.training.distributed.sharding import blocks
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.optim import parameters_of
 

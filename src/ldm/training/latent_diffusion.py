@@ -22,7 +22,7 @@ from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import LoRA
 from ldm.models.protocols import TextEncoder
-from ldm.training.distributed.strategy import share, summed
+from ldm.training.distributed.ranks import share, summed
 from ldm.training.ema import Horizon
 from ldm.training.encoder import Encoder
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
