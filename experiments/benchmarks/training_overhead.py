@@ -20,7 +20,7 @@ from ldm.cli.app import register_resolvers
 from ldm.cli.config import build
 from ldm.models.identity import IdentityAutoencoder
 from ldm.training.callbacks.averages import FollowAverages
-from ldm.training.fit import quieten_lightning
+from ldm.training.lightning_internals import quieten_lightning
 from ldm.training.optim import parameters_of
 
 STEPS, TURN = 1000, 10

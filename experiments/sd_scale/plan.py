@@ -27,8 +27,8 @@ from ldm.planning.memory_tracker import size_of
 from ldm.planning.simulate import Setting, simulate
 from ldm.planning.simulated_step import SimulatedStep
 from ldm.planning.stages import plain_nets, stages_of
-from ldm.training.distributed.strategy import recompute
-from ldm.training.fit import quieten_lightning
+from ldm.training.distributed.sharding import recompute
+from ldm.training.lightning_internals import quieten_lightning
 from ldm.utils.construct import construct
 
 HERE = Path(__file__).parent

@@ -18,7 +18,7 @@ from ldm.models.vae import AutoencoderKL
 from ldm.planning.cuda_rules import gpu_kernels
 from ldm.planning.simulate import Setting, on_meta, simulate
 from ldm.training.autoencoder import AutoencoderTraining
-from ldm.training.distributed.strategy import blocks, recompute
+from ldm.training.distributed.sharding import blocks, recompute
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.optim import LRSchedule
 

@@ -2,10 +2,12 @@
 
 import os
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from ldm.cli.app import entry, launched_rank
+from ldm.cli.app import entry
+from ldm.cli.config import plain
 from ldm.training.distributed.slurm import requeued_when_stopped
+from ldm.utils.distributed import launched
 
 SUPPLIED = {
     "task": ("autoencoder",),
@@ -25,13 +27,13 @@ def _how_to_go_on(cfg: DictConfig) -> str:
 def main(cfg: DictConfig) -> None:
     """Trains what the config says and writes a run directory with a report."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    config = OmegaConf.to_container(cfg, resolve=True)
+    config = plain(cfg)
     if config["dry_run"]:
         from ldm.planning.dry_run import dry_run
 
         print("\n".join(dry_run(config, config["paths"]["run"])))
         return
-    with requeued_when_stopped(launched_rank()):
+    with requeued_when_stopped(launched()[0]):
         from ldm.training import run
 
         run(config, config["paths"]["run"])

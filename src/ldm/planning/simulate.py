@@ -19,7 +19,7 @@ from ldm.planning.cuda_rules import CudaAutocast, gpu_kernels
 from ldm.planning.memory_tracker import MemoryTracker, size_of
 from ldm.planning.simulated_step import SimulatedStep, linear_in_batch
 from ldm.planning.torch_internals import Fake
-from ldm.training.distributed.strategy import blocks, recompute
+from ldm.training.distributed.sharding import blocks, recompute
 from ldm.training.optim import parameters_of
 from ldm.training.probe import Probe, Trained
 from ldm.utils.errors import UserError

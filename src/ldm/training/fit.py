@@ -1,7 +1,6 @@
 """Fits a module: trainer, callbacks and loggers from a config, resumed where the run stopped."""
 
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -106,20 +105,3 @@ def raise_if_stopped(trainer: pl.Trainer) -> None:
         raise Stopped(stopped)
     if trainer.global_step < trainer.max_steps:
         raise KeyboardInterrupt
-
-
-def quieten_lightning() -> None:
-    """Leaves out Lightning's messages on what is so by design."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        # the EMA twin is always in eval mode
-        r"Found \d+ module\(s\) in eval mode",
-        # batches of tensors in memory need no worker processes
-        r"The '\w+' does not have many workers",
-        # a machine of a cluster on which a run is not a job
-        "The `srun` command is available",
-        # the loaders start at the step's batch
-        "You're resuming from a checkpoint that ended before the epoch",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"lightning\.pytorch")

@@ -22,13 +22,14 @@ from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import LoRA
 from ldm.models.protocols import TextEncoder
-from ldm.training.distributed.strategy import rank_and_world, share, summed
+from ldm.training.distributed.ranks import share, summed
 from ldm.training.ema import Horizon
 from ldm.training.encoder import Encoder
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.power_ema import power_functions
 from ldm.training.probe import DiffusionProbe
 from ldm.training.weights import WeightsFactory
+from ldm.utils.distributed import rank_and_world
 
 DRAWN_AT_ONCE = 8  # images of a sample grid, on any number of ranks: the pixels do not depend on the ranks
 

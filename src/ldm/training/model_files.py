@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from ldm.checkpoints.construct import ALLOWED
 from ldm.checkpoints.lora import FILE, save_lora
 from ldm.checkpoints.native import save_model
 from ldm.training.latent_diffusion import LatentDiffusion
+from ldm.utils.construct import STORED
 from ldm.utils.distributed import is_main
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def portable(sampling: dict[str, Any]) -> dict[str, Any]:
     """Sampling settings that a file may hold: solvers of a user's own are replaced, with a warning."""
     stored = dict(sampling)
     for name, node in sampling.items():
-        if isinstance(node, dict) and not str(node.get("_target_", "")).startswith(ALLOWED):
+        if isinstance(node, dict) and not str(node.get("_target_", "")).startswith(STORED):
             log.warning("%s: %s is not stored in the model's file", name, node.get("_target_"))
             stored[name] = DEFAULTS.get(name)
     return stored

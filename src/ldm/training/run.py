@@ -17,9 +17,10 @@ from ldm.evaluation.scores import score
 from ldm.training.check_model import check_model
 from ldm.training.directory import moved, to_yaml, write_config
 from ldm.training.first_stage import FILE, first_stage
-from ldm.training.fit import fit, quieten_lightning
+from ldm.training.fit import fit
 from ldm.training.initial_weights import load_initial, reference, without_pretrained
 from ldm.training.latent_diffusion import LatentDiffusion
+from ldm.training.lightning_internals import quieten_lightning
 from ldm.training.model_files import model_config, save_trained
 from ldm.training.summary import Summary
 from ldm.utils.construct import construct
