@@ -15,7 +15,6 @@ from ldm.models.lora import LoRA
 from ldm.models.text_encoder import TinyTextEncoder
 from ldm.models.unet import UNet
 from ldm.models.vae import AutoencoderKL
-from ldm.planning.cuda_rules import gpu_kernels
 from ldm.planning.simulate import Setting, on_meta, simulate
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.distributed.sharding import blocks, recompute
@@ -135,15 +134,6 @@ def test_a_gpu_keeps_no_scores_of_attention():
     cpu, gpu = (simulate(diffusion, Setting(gpu=g), 2 * SIZE).peak(4)[1] for g in (False, True))
     scores = 4 * 4 * 32**2 * 32**2 * 4  # batch, heads, queries, keys, bytes, of each attention at full size
     assert cpu - gpu > scores
-
-
-def test_autocast_of_cuda_normalises_in_float32():
-    seen = []
-    with gpu_kernels(), torch.autocast("cpu", torch.bfloat16):
-        x = torch.zeros(2, 8, 4, 4, dtype=torch.bfloat16)
-        norm, conv = torch.nn.GroupNorm(2, 8), torch.nn.Conv2d(8, 8, 1)
-        seen = [norm(x).dtype, conv(norm(x)).dtype]
-    assert seen == [torch.float32, torch.bfloat16]
 
 
 def test_state_counts_every_twin_of_the_weights_and_two_moments():

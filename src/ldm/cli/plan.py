@@ -4,9 +4,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ldm.cli.app import entry
+from ldm.cli.config import plain
 from ldm.cli.train import SUPPLIED
 from ldm.utils.construct import construct
 from ldm.utils.errors import UserError
@@ -17,8 +18,7 @@ def main(cfg: DictConfig) -> None:
     """Prints the plan of each stage that the config trains, and writes it to `json`."""
     if cfg.json is not None and Path(cfg.json).exists():
         raise UserError(f"{cfg.json} exists; choose another file", "json")
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
+    config = plain(cfg)
     cluster = construct(config["cluster"], "cluster")
 
     from rich.console import Console
