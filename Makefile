@@ -54,7 +54,7 @@ test-slow: install ## Run the tests that take minutes
 test-slurm: install ## Run the tests on the SLURM whose programs are on PATH
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slurm $(ARGS)
 
-docs: install ## Build the documentation into site/ (site/index.html opens in a browser)
+docs: install ## Build the documentation into site/; to read it: python -m http.server -d site
 	$(BIN)/mkdocs build --strict $(ARGS)
 
 bench: install ## Run the benchmarks

@@ -1,5 +1,6 @@
 """The config reference: every key of conf/ with its default and the comment that stands above it."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,18 @@ from mkdocs.structure.files import File, Files
 
 CONF = Path(__file__).parents[2] / "conf"
 COMMANDS = ("sample", "train", "convert", "data", "ema", "plan", "eval")
+INTRODUCTION = """# Configuration
+
+Each command composes one config from YAML files. `key=value` on the command line sets a key, `group=option`
+chooses an option of a group, and `--help` prints the same text. These pages are generated from the comments
+in `conf/`.
+"""
 UNLISTED = {"hydra", "paths", "local"}  # the framework's own
 
 
 def comments(text: str) -> tuple[str, dict[str, str]]:
-    """The comment at the head of a YAML file and, by key, the comments above or beside its first-level keys."""
-    head, pending, found = "", [], {}
+    """The comment at the head of a YAML file and the comments above or beside its keys, by key."""
+    head, pending, found = "", list[str](), dict[str, str]()
     for line in text.splitlines():
         stripped = line.strip()
         if stripped.startswith("#"):
@@ -98,10 +105,7 @@ def _slug(group: str) -> str:
 def overview() -> str:
     """The first page of the reference."""
     commands = [c for c in COMMANDS if (CONF / f"{c}.yaml").is_file()]
-    lines = ["# Configuration", ""]
-    lines += ["Each command composes one config from YAML files. A key is set by `key=value` on the command line, a"]
-    lines += ["group by `group=option`; `--help` of a command prints the same text. The pages below are generated from"]
-    lines += ["the comments in `conf/`.", "", "| command | |", "|---|---|"]
+    lines = [INTRODUCTION, "| command | |", "|---|---|"]
     lines += [f"| [`ldm-{c}`]({c}.md) | {comments((CONF / f'{c}.yaml').read_text())[0]} |" for c in commands]
     lines += ["", "| group | options |", "|---|---|"]
     for name, folder in groups().items():
@@ -110,6 +114,7 @@ def overview() -> str:
     return "\n".join(lines) + "\n"
 
 
+@functools.cache
 def pages() -> dict[str, str]:
     """Name of each page -> its Markdown."""
     made = {"index": overview()}
@@ -119,7 +124,11 @@ def pages() -> dict[str, str]:
 
 def on_config(config: Any) -> Any:
     """Adds the reference to the navigation."""
-    config.nav.append({"Configuration": [f"reference/config/{name}.md" for name in pages()]})
+    names: dict[str, list[str]] = {"commands": [], "groups": []}
+    for name in pages():
+        names["groups" if name.startswith("group_") else "commands"].append(f"reference/config/{name}.md")
+    first, *commands = names["commands"]
+    config.nav.append({"Configuration": [first, {"Commands": commands}, {"Groups": names["groups"]}]})
     return config
 
 

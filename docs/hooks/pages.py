@@ -1,4 +1,4 @@
-"""Links of the pages that lead out of docs/: to a page of the site where there is one, otherwise plain text."""
+"""Links that lead out of docs/: to a page of the site where there is one, otherwise plain text."""
 
 import re
 from typing import Any

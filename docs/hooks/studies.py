@@ -46,7 +46,7 @@ def study_page(path: Path) -> str:
 
     markdown = path.read_text()
     if not markdown.startswith("# "):
-        markdown = f"# Results of {folder}: {path.stem}\n\n{markdown}"
+        markdown = f"# {folder.replace('_', ' ').capitalize()}: {path.stem}\n\n{markdown}"
     return re.sub(r"(?P<mark>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)]+)\)", link, markdown)
 
 
@@ -74,7 +74,10 @@ def thumbnail(folder: Path) -> str:
 
 def gallery() -> str:
     """The page that lists all studies and notebooks."""
-    lines = ["# Studies\n", "Each study asks one question and states the exact command, the result and its limits.\n"]
+    lines = [
+        "# Studies\n",
+        "Each study asks one question and states the exact command, the result and its limits.\n",
+    ]
     lines += ["| study | |", "|---|---|"]
     for name, path in pages().items():
         picture = thumbnail(path.parent) if path.stem in ("README", "certificate", "efficiency") else ""
@@ -88,9 +91,9 @@ def gallery() -> str:
 
 def on_config(config: Any) -> Any:
     """Adds the gallery to the navigation."""
-    entries: list[Any] = ["studies/index.md", *(f"studies/{name}.md" for name in pages())]
-    entries += [f"studies/notebook_{path.stem}.md" for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
-    config.nav.append({"Studies": entries})
+    notebooks = [f"studies/notebook_{path.stem}.md" for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    studies = [f"studies/{name}.md" for name in pages()]
+    config.nav.append({"Studies": ["studies/index.md", {"Studies": studies}, {"Notebooks": notebooks}]})
     return config
 
 
