@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ldm.checkpoints.construct import construct
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.models.lora import Update
+from ldm.utils.construct import reconstruct
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class MismatchError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """What a checkpoint holds.
+    """A model read from a checkpoint.
 
     Args:
         config: a node for each component and further settings, plain types only.
@@ -42,7 +42,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the tensors of a model are.
+    """The tensors of a model before they are read: files, names, config.
 
     Args:
         path: of the checkpoint, for messages.
@@ -62,7 +62,7 @@ class Source:
 
 
 class _NoDraws(TorchFunctionMode):
-    """Leaves out draws on the meta device, which do nothing there but import torch's compiler (1.3 s)."""
+    """Skips random draws on the meta device, which only import torch's compiler there (1.3 s)."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -75,7 +75,7 @@ class _NoDraws(TorchFunctionMode):
 
 
 def _waits_for_values(module: nn.Module) -> bool:
-    """Whether a module built on the meta device has tensors that no checkpoint fills (buffers not stored)."""
+    """True if a module has tensors that no checkpoint stores (non-persistent buffers)."""
     stored = set(module.state_dict())
     if any(buffer.is_meta for name, buffer in module.named_buffers() if name not in stored):
         return True
@@ -87,13 +87,13 @@ def build_empty(node: Any, key: str) -> nn.Module:
     if isinstance(node, dict):
         node = {name: value for name, value in node.items() if name != "_partial_"}
     with torch.device("meta"), _NoDraws():
-        module = construct(node, key)
+        module = reconstruct(node, key)
     if not isinstance(module, nn.Module):
         raise ValueError(f"must be a module with a _target_, got {type(module).__name__} ({key})")
     if not _waits_for_values(module):
         return module
     with torch.random.fork_rng(devices=[]):
-        computed: nn.Module = construct(node, key)
+        computed: nn.Module = reconstruct(node, key)
     return computed
 
 
@@ -171,7 +171,7 @@ def assemble(
         module.load_state_dict(state, assign=True)
     components |= given or {}
     for name in set(COMPONENTS) & set(config) - set(components):  # frozen, and not stored by a training run
-        components[name] = construct(config[name], name)
+        components[name] = reconstruct(config[name], name)
     for module in components.values():
         module.to(device=device, dtype=dtype).eval()
     return LoadedModel(config=config, components=components)
