@@ -16,13 +16,14 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, read_write
 
 from ldm.cli.config import check_targets, did_you_mean, own_modules
 from ldm.cli.constraints import check_constraints
 from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_override
 from ldm.cli.help import print_help_head
 from ldm.cli.plain_keys import without_groups_of
+from ldm.cli.resolvers import register_resolvers
 
 CONFIGS = "pkg://ldm.conf"
 
@@ -190,18 +191,6 @@ class _Command:
             with contextlib.suppress(Exception), begin():
                 return _keys(hydra.compose(name, overrides + path))
         return []
-
-
-def register_resolvers() -> None:
-    """Makes `${wandb_offline:}` known to configs: true when there is no W&B login on this machine."""
-    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
-
-
-def _wandb_offline() -> bool:
-    if "WANDB_MODE" in os.environ:
-        return os.environ["WANDB_MODE"] != "online"
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return "WANDB_API_KEY" not in os.environ and not (netrc.is_file() and "wandb" in netrc.read_text())
 
 
 @contextlib.contextmanager
