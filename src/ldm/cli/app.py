@@ -22,6 +22,7 @@ from ldm.cli.config import check_targets, did_you_mean, own_modules
 from ldm.cli.constraints import check_constraints
 from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_override
 from ldm.cli.help import print_help_head
+from ldm.cli.null_groups import replace_null_groups
 from ldm.cli.plain_keys import without_groups_of
 from ldm.cli.resolvers import register_resolvers
 
@@ -120,6 +121,7 @@ class _Command:
         flags = sys.argv[1:]
         for override in args.overrides:
             flags.remove(override)
+        args.overrides = replace_null_groups(self.config_name, args.overrides)
         sys.argv[1:] = [*flags, *args.overrides]  # Hydra takes flags only on one side of the overrides
         return args
 
