@@ -1,10 +1,10 @@
 """Low-rank adapters of a frozen net (Hu et al. 2021, arXiv:2106.09685)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ldm.diffusion.conditioning import Conditioning
+from ldm.models.protocols import Backbone
 
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What is added to a weight: scale * up @ down.
+    """A low-rank update of a weight: scale * up @ down.
 
     Args:
         down: (rank, in, ...), A in the paper.
@@ -51,7 +52,7 @@ class Adapter(nn.Module):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as a linear layer's weight
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """What is added to the layer's output for its input x."""
+        """The addend to the layer's output for its input x."""
         return self.scale * F.linear(F.linear(x, self.A), self.B)
 
 
@@ -95,7 +96,7 @@ class LoRA(nn.Module):
             place.add_module(last, Adapter(linear[name], rank, float(alpha)))
 
     def updates(self) -> dict[str, Update]:
-        """What the adapters add to the weights of their layers, by layer."""
+        """Weight updates of the adapters by layer."""
         adapters = {name: self.get_submodule(name) for name in self.layers}
         return {
             name: Update(down=adapter.A.detach(), up=adapter.B.detach(), scale=adapter.scale)
@@ -103,7 +104,7 @@ class LoRA(nn.Module):
         }
 
     def forward(self, name: str, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """What is added to the output of the layer of that name."""
+        """The addend to the output of the layer of that name."""
         return self.get_submodule(name)(x)
 
 
@@ -127,13 +128,24 @@ class AdaptedNet:
     def _add(self, name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         return output + self.adapters(name, inputs[0])
 
-    def using(self, adapters: LoRA) -> Callable[[Tensor, Tensor, Conditioning], Tensor]:
+    def using(self, adapters: LoRA) -> Backbone:
         """The net (x_t, t, cond) -> out with these adapters."""
-        return partial(self._with, adapters)
+        return cast(Backbone, _Adapted(self, adapters))
 
-    def _with(self, adapters: LoRA, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        before, self.adapters = self.adapters, adapters
+
+class _Adapted:
+    """The net of an `AdaptedNet` with certain adapters; its attributes are those of the net."""
+
+    def __init__(self, adapted: AdaptedNet, adapters: LoRA) -> None:
+        self._adapted, self._adapters = adapted, adapters
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        adapted = self._adapted
+        before, adapted.adapters = adapted.adapters, self._adapters
         try:
-            return self.net(x_t, t, cond)
+            return adapted.net(x_t, t, cond)
         finally:
-            self.adapters = before
+            adapted.adapters = before
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapted.net, name)

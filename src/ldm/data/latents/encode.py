@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ldm.data.batch import to_float
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.protocols import TextEncoder
 from ldm.utils.device import as_dtype
 
 
@@ -49,7 +49,7 @@ class Encoder:
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[Tensor, "b 3 h w"], captions: list[str]) -> list[dict[str, Tensor]]:
-        """What is stored of each image: mean and std (c, h, w), tokens (l, d) and pooled (p,) if there are.
+        """Tensors to store for each image: mean and std (c, h, w), tokens (l, d) and pooled (p,) if any.
 
         Raises: Unsound if something is not finite in the dtype.
         """
