@@ -1,8 +1,8 @@
 import pytest
 
 from ldm.cli import sample, train
-from ldm.cli.config import ConfigError
 from ldm.cli.null_groups import default_options, replace_null_groups
+from ldm.utils.errors import UserError
 
 
 def composed(capsys, *overrides, main=train.main):
@@ -59,5 +59,5 @@ def test_values_that_are_null_are_left_alone():
 
 def test_plans_have_the_groups_of_runs():
     assert default_options("train").items() <= default_options("plan").items()
-    with pytest.raises(ConfigError, match="cluster=null: needs one"):
+    with pytest.raises(UserError, match="cluster=null: needs one"):
         replace_null_groups("plan", ["cluster=null"])

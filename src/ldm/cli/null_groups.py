@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from ldm.cli.config import ConfigError
+from ldm.utils.errors import UserError
 
 # of the groups that have an option by default; those with null there are optional as well
 OPTIONAL = {"callbacks", "evaluation", "guidance", "logger", "lr_schedule", "task"}
@@ -29,7 +29,7 @@ def replace_null_groups(command: str, overrides: Sequence[str]) -> list[str]:
         command: name of the primary config.
         overrides: as they were typed.
 
-    Raises: ConfigError for a group that the command cannot do without.
+    Raises: UserError for a group that the command cannot do without.
     """
     result: list[str] = []
     names: list[str] = []
@@ -42,7 +42,7 @@ def replace_null_groups(command: str, overrides: Sequence[str]) -> list[str]:
             result.append(word)
         elif groups[group] is not None and group not in OPTIONAL:
             hint = f"write {group}=none" if "none" in _options(group) else "needs one of its options"
-            raise ConfigError(f"{group}=null: {hint}: {', '.join(_options(group))}")
+            raise UserError(f"{group}=null: {hint}: {', '.join(_options(group))}")
         elif _is_global(group):
             result.append(f"~{group}")
             names += _objects(group) if group != "experiment" else []  # nothing sets keys below it

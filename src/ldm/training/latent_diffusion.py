@@ -23,12 +23,13 @@ from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import AdaptedNet, LoRA
 from ldm.models.protocols import TextEncoder
-from ldm.training.distributed.strategy import arrange, rank_and_world, share, summed, whole
+from ldm.training.distributed.strategy import arrange, share, summed, whole
 from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method
 from ldm.training.latent_cache import LatentCache
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.power_ema import power_functions
+from ldm.utils.distributed import rank_and_world
 
 DRAWN_AT_ONCE = 8  # images of a sample grid, on any number of ranks: the pixels do not depend on the ranks
 
