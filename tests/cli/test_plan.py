@@ -9,11 +9,7 @@ import torch
 from hydra import compose, initialize_config_module
 
 from ldm.cli import rehearse
-<<<<<<< HEAD
-from ldm.cli.config import build, check_targets
-=======
 from ldm.cli.config import build, plain
->>>>>>> main
 from ldm.cli.constraints import check_constraints
 from ldm.cli.plan import main
 from ldm.cli.resolvers import register_resolvers

@@ -24,13 +24,10 @@ from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_overri
 from ldm.cli.help import print_help_head
 from ldm.cli.null_groups import replace_null_groups
 from ldm.cli.plain_keys import without_groups_of
-<<<<<<< HEAD
 from ldm.cli.resolvers import register_resolvers
-=======
 from ldm.utils.construct import check, user_modules
 from ldm.utils.distributed import launched
 from ldm.utils.errors import did_you_mean
->>>>>>> main
 
 CONFIGS = "pkg://ldm.conf"
 
