@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from torch.profiler import ProfilerActivity, profile
 
-from ldm.cli.app import register_resolvers
+from ldm.cli.resolvers import register_resolvers
 from ldm.data.synthetic import SyntheticData
 from ldm.planning.estimate import STRATEGIES, Cluster, Plan, plan
 from ldm.planning.memory_tracker import size_of

@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from ldm.cli.app import register_resolvers
 from ldm.cli.constraints import CONSTRAINTS, check_constraints
+from ldm.cli.resolvers import register_resolvers
 from ldm.utils.errors import UserError
 
 ADAPTED = ["adapters=lora", "init_checkpoint=a.safetensors"]

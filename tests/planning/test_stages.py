@@ -3,8 +3,8 @@
 import pytest
 from hydra import compose, initialize_config_module
 
-from ldm.cli.app import register_resolvers
 from ldm.cli.config import plain
+from ldm.cli.resolvers import register_resolvers
 from ldm.planning.stages import stages_of
 from ldm.utils.errors import UserError
 

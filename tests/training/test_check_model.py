@@ -6,8 +6,8 @@ import re
 import pytest
 from hydra import compose, initialize_config_module
 
-from ldm.cli.app import register_resolvers
 from ldm.cli.config import plain
+from ldm.cli.resolvers import register_resolvers
 from ldm.training.check_model import check_model
 from ldm.utils.construct import user_modules
 from ldm.utils.errors import UserError

@@ -181,7 +181,7 @@ def about_nets(config: Mapping[str, Any], stage: Stage) -> list[str]:
         f"{seen.parameters:,} trained parameters, {seen.model_flops / 1e9:,.4g} GFLOPs an image",
         f"memory of a process, unsharded: {size(held)}, and {size(activations)} of activations",
     ]
-    callback = config["callbacks"].get("checkpoint")
+    callback = (config["callbacks"] or {}).get("checkpoint")
     if callback is not None:
         lines.append(
             f"checkpoints of {size(saved)} every {callback['every_n_steps']:,} steps, the newest "
