@@ -6,6 +6,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from ldm.cli import train
 from ldm.cli.constraints import CONSTRAINTS, check_constraints
 from ldm.cli.resolvers import register_resolvers
 from ldm.utils.errors import UserError
@@ -59,10 +60,14 @@ def test_a_broken_constraint_names_its_key(overrides, message):
 
 
 @pytest.mark.parametrize("overrides", [overrides for overrides, _ in BROKEN])
-def test_advice_can_be_typed_as_it_stands_and_mends_the_config(overrides):
+def test_advice_can_be_typed_as_it_stands_and_mends_the_config(overrides, capsys):
     advice = ADVICE.search(message_of(composed(*overrides)))
-    if advice is not None:
-        check_constraints(composed(*overrides, advice[1]))
+    if advice is None:
+        return
+    key = advice[1].partition("=")[0]
+    others = [override for override in overrides if override.lstrip("+").partition("=")[0] != key]
+    assert train.main(["data.batch_size=32", *others, advice[1], "--cfg", "job"]) == 0
+    check_constraints(OmegaConf.create(capsys.readouterr().out))
 
 
 def test_most_messages_give_advice():
