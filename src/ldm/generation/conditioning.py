@@ -11,7 +11,6 @@ from ldm.diffusion.conditioning import Conditioning
 from ldm.generation.job import Job
 from ldm.guidance import Branch, Branches
 from ldm.guidance.base import Backbone
-from ldm.models.clip import ClipTextEncoder
 
 
 class Denoiser(NamedTuple):
@@ -29,10 +28,11 @@ def encode(text_encoder: Any, captions: list[str], clip_skip: int = 0) -> Condit
         captions: b captions.
         clip_skip: layers to leave out at the end of a CLIP text encoder.
 
-    Raises: ValueError for another text encoder with `clip_skip`.
+    Raises: ValueError for `clip_skip` with a text encoder that does not support it.
     """
-    if clip_skip and not isinstance(text_encoder, ClipTextEncoder):
-        raise ValueError(f"clip_skip must be 0 for a model without a CLIP text encoder, got {clip_skip}")
+    if clip_skip and "clip_skip" not in text_encoder.supports:
+        name = type(text_encoder).__name__
+        raise ValueError(f"clip_skip must be 0 for {name}, which does not support it, got {clip_skip}")
     skipped = {"clip_skip": clip_skip} if clip_skip else {}
     cond: Conditioning = text_encoder.encode(captions, **skipped)
     return cond

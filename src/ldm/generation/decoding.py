@@ -58,5 +58,4 @@ class Codec:
         if self.tile_rows is None:
             whole: Tensor = self.autoencoder.from_latent(z)
             return whole
-        z = z / self.autoencoder.scale + self.autoencoder.shift
-        return decode_tiled(self.autoencoder, z, self.tile_rows)
+        return decode_tiled(self.autoencoder, self.autoencoder.denormalise(z), self.tile_rows)

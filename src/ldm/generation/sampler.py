@@ -64,7 +64,7 @@ class Sampler:
 
         Raises: ValueError for a size that the nets cannot make, naming the nearest one they can.
         """
-        autoencoder, fixed = self.codec.autoencoder, getattr(self.own.backbone, "position_size", None)
+        autoencoder, fixed = self.codec.autoencoder, self.own.backbone.position_size
         factor, default = autoencoder.downscale, self.image_size
         for name, size in (("height", height), ("width", width)):
             if size is None:

@@ -25,7 +25,6 @@ from ldm.generation.job import Job, Latents, Watch
 from ldm.generation.progress import progress_bar
 from ldm.generation.prompts import warn_of_words
 from ldm.models.tiling import check_rows
-from ldm.models.vae import AutoencoderKL
 from ldm.pipelines.fit import check_same_latents, check_settings
 from ldm.pipelines.images import to_pil
 from ldm.pipelines.shipped import shipped_model
@@ -198,8 +197,8 @@ class Pipeline:
 
         Raises: ValueError for another autoencoder than the convolutional one.
         """
-        if not isinstance(self.autoencoder, AutoencoderKL):
-            raise ValueError("vae_tiling is for models with a convolutional autoencoder")
+        if "tiling" not in self.autoencoder.supports:
+            raise ValueError(f"vae_tiling is not supported by {type(self.autoencoder).__name__}")
         check_rows(rows)
         self.sampler = replace(self.sampler, codec=replace(self.sampler.codec, tile_rows=rows))
         return self

@@ -20,8 +20,7 @@ def check_input_channels(autoencoder: Any, backbone: Any, extra: int) -> None:
 
     Raises: ValueError naming the pipeline that fits.
     """
-    latent = autoencoder.latent_channels
-    found = getattr(backbone, "in_channels", latent)
+    latent, found = autoencoder.latent_channels, backbone.in_channels
     if found != latent + extra:
         kind = "not supported" if extra else "an inpainting model: use InpaintPipeline (mode=inpaint)"
         raise ValueError(f"a net with {found} input channels for latents of {latent} is {kind}")
@@ -38,6 +37,6 @@ def check_same_latents(path: Any, own: Any, other: Any) -> None:
     Raises: ValueError if they do not.
     """
     for name in ("in_channels", "position_size"):
-        mine, theirs = (getattr(net, name, None) for net in (own, other))
+        mine, theirs = (getattr(net, name) for net in (own, other))
         if mine != theirs:
             raise ValueError(f"{path} is not for the same latents: {name} {theirs}, not {mine}")

@@ -33,7 +33,7 @@ def sampler_of(module: Any) -> Sampler:
         diffusion=module.diffusion,
         defaults=module.sampling,
         image_size=module.image_size,
-        caption_dropout=module.caption_dropout,
+        caption_dropout=None,  # adapters may be trained without dropout on a net that was trained with it
         weak=None if module.weak is None else Denoiser(*module.weak),
         device=module.device,
         dtype=dtype,
