@@ -7,9 +7,10 @@ import torch
 from hydra import compose, initialize_config_module
 
 from ldm.cli.app import register_resolvers
-from ldm.cli.config import build, check_targets
+from ldm.cli.config import build, plain
 from ldm.cli.constraints import check_constraints
 from ldm.cli.train import SUPPLIED
+from ldm.utils.construct import check
 
 CONF = Path(__file__).parents[2] / "conf"
 # What an option needs beside itself, so that the constraints between groups hold.
@@ -74,7 +75,7 @@ def composed(*overrides):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_passes_the_checks(option):
     cfg = composed(option.replace("/", "="), *COMPANIONS.get(option, []))
-    check_targets(cfg, SUPPLIED)
+    check(plain(cfg), supplied=SUPPLIED)
     check_constraints(cfg)
 
 

@@ -18,11 +18,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from ldm.cli.config import check_targets, did_you_mean, own_modules
+from ldm.cli.config import plain
 from ldm.cli.constraints import check_constraints
 from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_override
 from ldm.cli.help import print_help_head
 from ldm.cli.plain_keys import without_groups_of
+from ldm.utils.construct import check, user_modules
+from ldm.utils.distributed import launched
+from ldm.utils.errors import did_you_mean
 
 CONFIGS = "pkg://ldm.conf"
 
@@ -84,7 +87,7 @@ class _Command:
         with _argv(argv), contextlib.ExitStack() as stack:
             try:
                 self.args = self._parse()
-                stack.enter_context(own_modules(self.args.config_dir))
+                stack.enter_context(user_modules(_folder(self.args.config_dir)))
                 stack.enter_context(without_groups_of(self.config_name))
                 sys.argv += _rank_overrides(self.args, self.config_name) + _dry_overrides(self.args)
                 if self.args.help:  # Hydra's own takes twice as long, listing the groups
@@ -131,7 +134,7 @@ class _Command:
             try:
                 with _as_single_run(self.args):
                     _quieten_other_ranks()
-                    check_targets(cfg, self.supplied, self.unneeded)
+                    check(plain(cfg), supplied=self.supplied, unneeded=self.unneeded)
                     check_constraints(cfg)
                     self.task(cfg)
             except KeyboardInterrupt:
@@ -166,7 +169,7 @@ class _Command:
 
     def _say(self, status: int, line: str) -> int:
         """Prints one line to stderr, on other ranks with the rank, and returns the status."""
-        rank = launched_rank()
+        rank, _, _ = launched()
         if rank == 0 or status != INTERRUPTED:
             where = f" (rank {rank})" if rank else ""
             print(f"ldm-{self.config_name}{where}: {line}", file=sys.stderr, flush=True)
@@ -232,17 +235,18 @@ def _status_of(error: SystemExit) -> int:
     return error.code if isinstance(error.code, int) else int(error.code is not None)
 
 
-def launched_rank() -> int:
-    """The rank of this process among those of one run, as far as its launcher has said."""
-    return max(int(os.environ.get(name, 0)) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+def _folder(config_dir: str | None) -> str | None:
+    """The folder of --config-dir; None for one that is not there, which Hydra reports."""
+    return config_dir if config_dir is not None and Path(config_dir).is_dir() else None
 
 
 def _rank_overrides(args: Namespace, config_name: str) -> list[str]:
     """Overrides by which a rank above 0 shares the run directory: it writes its own log and no config."""
     shows = args.help or args.hydra_help or args.cfg or args.info or args.shell_completion
-    if launched_rank() == 0 or shows:
+    rank, _, _ = launched()
+    if rank == 0 or shows:
         return []
-    return ["hydra.output_subdir=null", f"hydra.job.name={config_name}_rank_{launched_rank()}"]
+    return ["hydra.output_subdir=null", f"hydra.job.name={config_name}_rank_{rank}"]
 
 
 def _dry_overrides(args: Namespace) -> list[str]:
@@ -255,7 +259,7 @@ def _dry_overrides(args: Namespace) -> list[str]:
 
 def _quieten_other_ranks() -> None:
     """On ranks above 0 the console shows warnings only."""
-    if launched_rank() > 0:
+    if launched()[0] > 0:
         for handler in logging.getLogger().handlers:
             if type(handler) is logging.StreamHandler:
                 handler.setLevel(logging.WARNING)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ldm.cli.app import entry
-from ldm.cli.config import ConfigError, build
+from ldm.cli.config import build
 from ldm.cli.train import SUPPLIED
+from ldm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ldm.cli.rehearse import Stage
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def main(cfg: DictConfig) -> None:
     """Prints the plan of each stage that the config trains, and writes it if it is to."""
     if cfg.json is not None and Path(cfg.json).exists():
-        raise ConfigError(f"json: {cfg.json} exists; choose another file")
+        raise UserError(f"json: {cfg.json} exists; choose another file")
     cluster = build(cfg.cluster)
 
     from ldm.cli.rehearse import simulated_steps, stages_of

@@ -4,8 +4,9 @@ import os
 
 from omegaconf import DictConfig
 
-from ldm.cli.app import entry, launched_rank
+from ldm.cli.app import entry
 from ldm.training.distributed.slurm import requeued_when_stopped
+from ldm.utils.distributed import launched
 
 SUPPLIED = {
     "task": ("autoencoder",),
@@ -30,7 +31,7 @@ def main(cfg: DictConfig) -> None:
 
         say_what_would_happen(cfg)
         return
-    with requeued_when_stopped(launched_rank()):
+    with requeued_when_stopped(launched()[0]):
         from ldm.cli.stages import Run
 
         Run(cfg).execute()

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
-from ldm.checkpoints.construct import construct
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.lora import merge_lora
 from ldm.diffusion.process import Diffusion
@@ -28,6 +27,7 @@ from ldm.models.tiling import check_rows
 from ldm.pipelines.fit import check_same_latents, check_settings
 from ldm.pipelines.images import to_pil
 from ldm.pipelines.shipped import shipped_model
+from ldm.utils.construct import reconstruct
 from ldm.utils.device import as_dtype, pick_device
 from ldm.utils.image_io import to_uint8
 
@@ -61,8 +61,8 @@ class Pipeline:
         self.sampler = Sampler(
             codec=Codec(autoencoder=autoencoder),
             own=Denoiser(text_encoder, backbone),
-            diffusion=construct(config["diffusion"], "diffusion"),
-            defaults=construct(config["sampling"], "sampling"),
+            diffusion=reconstruct(config["diffusion"], "diffusion"),
+            defaults=reconstruct(config["sampling"], "sampling"),
             image_size=config["image_size"],
             caption_dropout=config.get("caption_dropout"),
         )
