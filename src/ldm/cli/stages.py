@@ -129,9 +129,9 @@ class Run:
         """
         cfg = OmegaConf.merge(self.cfg, {"paths": {"run": str(folder)}, "trainer": changes})
         path, step = self._checkpoint(folder)
-        callbacks = [build(node) for node in cfg.callbacks.values()]
+        callbacks = [build(node) for node in (cfg.callbacks or {}).values() if node is not None]
         callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # it saves what the others did
-        logger = [build(node) for node in cfg.logger.values()]
+        logger = [build(node) for node in (cfg.logger or {}).values() if node is not None]
         launcher = environment(cfg.trainer.devices, cfg.trainer.num_nodes)
         plugins = [] if launcher is None else [launcher]
         trainer = build(

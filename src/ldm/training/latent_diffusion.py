@@ -42,7 +42,7 @@ class LatentDiffusion(pl.LightningModule):
         sampling: settings of sample grids: scheduler, timesteps, thresholding, num_inference_steps, guidance,
             guidance_scale.
         optimizer: maps parameters to an optimizer.
-        lr_schedule: learning-rate factor of the images seen.
+        lr_schedule: learning-rate factor of the images seen; None keeps the rate.
         batch_size: global batch size, images per step.
         caption_dropout: probability of training on the empty caption.
         ema_images: horizon of the EMA: the images over which it forgets to 1/e.
@@ -71,7 +71,7 @@ class LatentDiffusion(pl.LightningModule):
         time_sampling: Callable[..., Tensor],
         sampling: dict[str, Any],
         optimizer: Callable[..., Optimizer],
-        lr_schedule: LRSchedule,
+        lr_schedule: LRSchedule | None,
         batch_size: int,
         caption_dropout: float = 0.1,
         ema_images: int = 32_000,
