@@ -29,7 +29,10 @@ BROKEN = [
         ["task.cache_latents=true", "+data.crop=random"],
         "task.cache_latents: latents cannot be stored where data.crop=random changes an image",
     ),
-    (["guidance=autoguidance"], "weak_checkpoint: guidance needs the checkpoint of a weaker net, got none"),
+    (
+        ["guidance=autoguidance"],
+        "weak_checkpoint: guidance Autoguidance needs the checkpoint of a weaker net, got none",
+    ),
     (
         ["+callbacks.ema.every_n_images=10"],
         "task.power_ema: callbacks.ema stores averages over power functions, got none",

@@ -71,10 +71,14 @@ def snapshots_need_averages(cfg: DictConfig) -> str | None:
 
 def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
     """Autoguidance extrapolates from the output of a weaker net (Karras et al. 2024)."""
-    key, rule = _first(cfg, "guidance", "sampling.guidance")
+    key, node = _first(cfg, "guidance", "sampling.guidance")
     _, weak = _first(cfg, "weak_checkpoint", "replay")
-    if key and weak is None and "weak_checkpoint" in build(rule).requires:
-        return f"weak_checkpoint: {key} needs the checkpoint of a weaker net, got none"
+    if not key or weak is not None:
+        return None
+    rule = build(node)
+    if "weak_checkpoint" in rule.requires:
+        name = type(rule).__name__
+        return f"weak_checkpoint: guidance {name} needs the checkpoint of a weaker net, got none"
     return None
 
 

@@ -22,6 +22,7 @@ from ldm.generation.prompts import as_negatives, as_prompts
 from ldm.generation.settings import Settings, steps_to_run, with_eta
 from ldm.generation.workers import OneProcess, Workers
 from ldm.guidance import CFG, Guidance
+from ldm.guidance.base import check_rule
 from ldm.utils.image_io import to_uint8
 
 log = logging.getLogger(__name__)
@@ -117,13 +118,15 @@ class Sampler:
         )
 
     def _scale(self, given: Settings, rule: Guidance) -> float:
-        """The guidance scale, after checking that the model can be guided."""
+        """The guidance scale, after checking that the model can be guided by the rule."""
         own = self.defaults["guidance_scale"]
         scale = float(own if given.guidance_scale is None else given.guidance_scale)
         if scale != 1.0 and rule.needs_uncond and self.caption_dropout == 0:
             raise ValueError(
                 f"guidance_scale must be 1 for a model trained without caption dropout, got {scale}"
             )
+        weak = {"weak_checkpoint"} if self.weak is not None or scale == 1.0 else set()
+        check_rule(rule, self.own.backbone.supports | weak)
         return scale
 
     @torch.no_grad()

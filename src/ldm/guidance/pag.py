@@ -23,11 +23,15 @@ class PAG:
     scale: float = 3.0
 
     needs_uncond: ClassVar[bool] = True
-    requires: ClassVar[frozenset[str]] = frozenset({"pag"})
 
     def __post_init__(self) -> None:
         if not self.scale >= 0:
             raise ValueError(f"scale must be at least 0, got {self.scale} (guidance.scale)")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """A net that honours `identity_attention`."""
+        return frozenset({"pag"} if self.scale else ())
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net: one call on a batch of two or three parts."""
