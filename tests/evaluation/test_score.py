@@ -9,7 +9,7 @@ def full(title):
         values={"x": 1},
         headlines=[Headline(label="x", value=0.5, format="{:.0%}")],
         tables=[Table(head=["a"], rows=[["b"]])],
-        pictures=[Picture(file="a.png", verdicts=[[True, "right"]])],
+        pictures=[Picture(file="a.png", verdicts=[(True, "right")])],
     )
 
 

@@ -101,7 +101,10 @@ class Score:
         parts = {
             "headlines": [Headline(**each) for each in plain["headlines"]],
             "tables": [Table(**each) for each in plain["tables"]],
-            "pictures": [Picture(**each) for each in plain["pictures"]],
+            "pictures": [
+                Picture(**{**each, "verdicts": [(right, words) for right, words in each["verdicts"]]})
+                for each in plain["pictures"]
+            ],
         }
         return cls(**{**plain, **parts})
 
