@@ -82,14 +82,14 @@ def test_tensors_and_pictures_are_the_same_images(pipeline: Image2ImagePipeline)
     [
         (
             {"image": picture(size=(33, 24))},
-            r"width must be a multiple of 8, got 33; try 32 \(width\)",
+            r"width must be a multiple of 8, got 33; try 32",
         ),
         ({"image": picture(size=(32, 20))}, r"height must be a multiple of 8, got 20"),
-        ({"image": [picture(), picture()]}, r"image must be one or 1, .*, got 2 \(image\)"),
+        ({"image": [picture(), picture()]}, r"image must be one or 1, .*, got 2"),
         ({"image": [picture(), picture(size=(8, 8))]}, r"image must be of one size, got"),
         (
             {"image": torch.zeros(3, 8, 8)},
-            r"image must be a floating-point tensor \(n, c, h, w\)",
+            r"image must be a floating-point tensor",
         ),
         ({"image": picture(), "strength": 0.0}, r"strength must be in \(0, 1\], got 0.0"),
         ({"image": picture(), "strength": 0.1}, r"strength must be at least 1/4 with 4 steps"),

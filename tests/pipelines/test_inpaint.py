@@ -95,8 +95,8 @@ def test_a_plain_net_ends_with_the_images_latents_outside_the_mask(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mask": disc((32, 32))}, r"mask must be of the image's size, 32 x 24, got 32 x 32 \(mask\)"),
-        ({"mask": [disc(), disc()]}, r"mask must be one or 1, one for each image, got 2 \(mask\)"),
+        ({"mask": disc((32, 32))}, r"mask must be of the image's size, 32 x 24, got 32 x 32"),
+        ({"mask": [disc(), disc()]}, r"mask must be one or 1, one for each image, got 2"),
         ({"mask": disc(), "strength": 2.0}, r"strength must be in \(0, 1\]"),
     ],
 )

@@ -235,7 +235,7 @@ def test_unconditional_pixel_model_samples_without_guidance():
         ({"prompt": "a", "num_inference_steps": 1001}, "num_inference_steps"),
         ({"prompt": "a", "guidance_scale": -1.0}, "guidance_scale must be a number >= 0"),
         ({"prompt": "a", "guidance_scale": float("nan")}, "guidance_scale must be a number >= 0"),
-        ({"prompt": "a", "height": 17}, r"height must be a multiple of 2, got 17; try 16 \(height\)"),
+        ({"prompt": "a", "height": 17}, r"height must be a multiple of 2, got 17; try 16"),
         ({"prompt": "a", "width": 1}, "width must be a multiple of 2, got 1; try 2"),
         ({"prompt": "a", "output": "png"}, "output must be one of"),
         ({"prompt": "a", "scheduler": DDPM(), "eta": 0.5}, "eta cannot be set for DDPM"),
@@ -251,7 +251,7 @@ def test_arguments_out_of_range_are_named(
 def test_a_position_table_fixes_the_size():
     pipeline = make(backbone=CONFIG["backbone"] | {"position_size": 8})
     assert pipeline("a", height=16).size == (16, 16)
-    with pytest.raises(ValueError, match=r"width must be 16 for this model, got 32 \(width\)"):
+    with pytest.raises(ValueError, match=r"width must be 16 for this model, got 32"):
         pipeline("a", width=32)
 
 

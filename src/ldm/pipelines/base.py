@@ -22,6 +22,7 @@ from ldm.models.tiling import check_rows, decode_tiled, encode_tiled
 from ldm.models.vae import Posterior
 from ldm.utils.construct import reconstruct
 from ldm.utils.device import as_dtype, pick_device
+from ldm.utils.errors import Failure, UserError
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Pipeline:
     ) -> None:
         for key, inner in {**SETTINGS, "image_size": ()}.items():
             if missing := [name for name in inner if name not in config.get(key, {})] or key not in config:
-                raise ValueError(f"the config of the model lacks {missing if inner else key!r} ({key})")
+                raise UserError(f"the config of the model lacks {missing if inner else key!r}")
         self.autoencoder: Any = autoencoder
         self.text_encoder: Any = text_encoder
         self.backbone: Any = backbone
@@ -99,7 +100,7 @@ class Pipeline:
         device, dtype = pick_device(str(device)), as_dtype(dtype)
         loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
         if missing := [name for name in COMPONENTS if name not in loaded.components]:
-            raise ValueError(f"{path} is no complete model: it has no {', '.join(missing)} (checkpoint)")
+            raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
         made = cls(**loaded.components, config=loaded.config).to(device, dtype)  # type: ignore[arg-type]
         return made if lora is None else made.load_lora(lora, lora_scale)
 
@@ -138,13 +139,11 @@ class Pipeline:
         """
         found = load_model(path, self.device, self.dtype, ema=ema).components
         if missing := [name for name in ("text_encoder", "backbone") if name not in found]:
-            raise ValueError(f"{path} has no {', '.join(missing)} (weak_checkpoint)")
+            raise UserError(f"{path} has no {', '.join(missing)}")
         for name in ("in_channels", "position_size"):
             own, other = (getattr(net, name) for net in (self.backbone, found["backbone"]))
             if own != other:
-                raise ValueError(
-                    f"{path} is not for the same latents: {name} {other}, not {own} (weak_checkpoint)"
-                )
+                raise UserError(f"{path} is not for the same latents: {name} {other}, not {own}")
         self.weak = (found["text_encoder"], found["backbone"])
         return self.to()
 
@@ -159,10 +158,10 @@ class Pipeline:
             if size is None:
                 continue
             if fixed is not None and size != fixed * factor:
-                raise ValueError(f"{name} must be {fixed * factor} for this model, got {size} ({name})")
+                raise UserError(f"{name} must be {fixed * factor} for this model, got {size}")
             if size <= 0 or size % factor:
                 nearest = max(round(size / factor), 1) * factor
-                raise ValueError(f"{name} must be a multiple of {factor}, got {size}; try {nearest} ({name})")
+                raise UserError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")
         return self.autoencoder.latent_channels, (height or default) // factor, (width or default) // factor
 
     def check_input_channels(self, extra: int) -> None:
@@ -176,9 +175,7 @@ class Pipeline:
             kind = (
                 "an inpainting model: use InpaintPipeline (mode=inpaint)" if not extra else "not understood"
             )
-            raise ValueError(
-                f"a net with {found} input channels for latents of {latent} is {kind} (checkpoint)"
-            )
+            raise UserError(f"a net with {found} input channels for latents of {latent} is {kind}")
 
     def encode(self, captions: list[str], clip_skip: int = 0, text_encoder: Any = None) -> Conditioning:
         """Conditioning of captions; the empty caption is the unconditional one.
@@ -192,9 +189,7 @@ class Pipeline:
         """
         text = text_encoder or self.text_encoder
         if clip_skip and "clip_skip" not in text.supports:
-            raise ValueError(
-                f"clip_skip must be 0 for a model without a CLIP text encoder, got {clip_skip} (clip_skip)"
-            )
+            raise UserError(f"clip_skip must be 0 for a model without a CLIP text encoder, got {clip_skip}")
         skipped = {"clip_skip": clip_skip} if clip_skip else {}
         cond: Conditioning = text.encode(captions, **skipped)
         return cond
@@ -259,10 +254,14 @@ class Pipeline:
         Raises: ValueError for another autoencoder than the convolutional one.
         """
         if "tiling" not in self.autoencoder.supports:
-            raise ValueError("vae_tiling is for models with a convolutional autoencoder (vae_tiling)")
+            raise UserError("vae_tiling is for models with a convolutional autoencoder")
         check_rows(rows)
         self.vae_tile_rows = rows
         return self
+
+
+class NotFiniteError(Failure, ArithmeticError):
+    """NaN or infinite values in what is drawn."""
 
 
 @contextmanager
@@ -275,7 +274,7 @@ def shipped_model() -> Iterator[Path]:
     if not shipped.is_file():
         raise FileNotFoundError(
             f"no model was given and none comes with this installation (assets/{SHIPPED}): train one with "
-            f"ldm-train and give its file (checkpoint)"
+            f"ldm-train and give its file"
         )
     with importlib.resources.as_file(shipped) as file:
         yield file
@@ -284,6 +283,6 @@ def shipped_model() -> Iterator[Path]:
 def finite(value: Tensor, what: str, module: str, dtype: torch.dtype) -> None:
     """Raises ArithmeticError if a value is not finite: never a black image."""
     if not bool(value.isfinite().all()):
-        raise ArithmeticError(
+        raise NotFiniteError(
             f"NaN or infinite values in {what} (module {module}, {dtype}); try dtype float32"
         )

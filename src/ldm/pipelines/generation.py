@@ -21,6 +21,7 @@ from ldm.guidance import CFG, Branch, Branches, Guidance
 from ldm.pipelines.base import Pipeline, finite
 from ldm.pipelines.settings import Settings, steps_to_run, with_eta
 from ldm.schedulers.base import Scheduler
+from ldm.utils.errors import UserError
 from ldm.utils.image_io import to_uint8
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,7 @@ class Draws:
 
     def __init__(self, seed: int | Sequence[int], count: int, device: torch.device) -> None:
         if not isinstance(seed, int) and len(seed) != count:
-            raise ValueError(
-                f"seed must be one number or {count}, one for each image, got {len(seed)} (seed)"
-            )
+            raise UserError(f"seed must be one number or {count}, one for each image, got {len(seed)}")
         self.seed, self.device = seed, device
 
     def normal(self, purpose: str, visit: int, rows: range, shape: Sequence[int]) -> Tensor:
@@ -251,10 +250,7 @@ def _scale(pipeline: Pipeline, given: Settings, rule: Guidance) -> float:
     own = pipeline.sampling["guidance_scale"]
     scale = float(own if given.guidance_scale is None else given.guidance_scale)
     if scale != 1.0 and rule.needs_uncond and pipeline.config.get("caption_dropout") == 0:
-        raise ValueError(
-            f"guidance_scale must be 1 for a model trained without caption dropout, got {scale} "
-            f"(guidance_scale; caption_dropout=0 in the model)"
-        )
+        raise UserError(f"guidance_scale must be 1 for a model trained without caption dropout, got {scale}")
     if scale == 1.0 and given.negative_prompt:
         log.warning("negative_prompt has no effect at guidance_scale 1")
     return scale
@@ -274,7 +270,7 @@ def as_prompts(value: str | Sequence[str], name: str) -> list[str]:
     """A list of at least one prompt."""
     prompts = [value] if isinstance(value, str) else list(value)
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f"{name} must be a text or a list of at least one text, got {value!r} ({name})")
+        raise UserError(f"{name} must be a text or a list of at least one text, got {value!r}")
     return prompts
 
 
@@ -284,9 +280,9 @@ def _negatives(value: str | Sequence[str] | None, prompts: list[str], repeats: i
         return [value or ""] * len(prompts)
     negatives = [p for p in as_prompts(value, "negative_prompt") for _ in range(repeats)]
     if len(negatives) != len(prompts):
-        raise ValueError(
+        raise UserError(
             f"negative_prompt must be one text or {len(prompts) // repeats}, one for each prompt, "
-            f"got {len(value)} (negative_prompt)"
+            f"got {len(value)}"
         )
     return negatives
 

@@ -13,6 +13,7 @@ from ldm.models.vae import Posterior
 from ldm.pipelines.base import Pipeline
 from ldm.pipelines.generation import Guided, Job, generate, prepare
 from ldm.pipelines.settings import Options, settings
+from ldm.utils.errors import UserError
 
 Images = Image.Image | Tensor | Sequence[Image.Image]
 
@@ -66,9 +67,8 @@ class Encoded:
     def __init__(self, pipeline: Pipeline, images: Tensor, job: Job, purpose: str) -> None:
         each = job.given.num_images_per_prompt
         if len(images) not in (1, len(job.prompts) // each):
-            raise ValueError(
-                f"image must be one or {len(job.prompts) // each}, one for each prompt, got "
-                f"{len(images)} (image)"
+            raise UserError(
+                f"image must be one or {len(job.prompts) // each}, one for each prompt, got {len(images)}"
             )
         self.pipeline, self.job, self.purpose = pipeline, job, purpose
         self.row = [0 if len(images) == 1 else i // each for i in range(len(job.prompts))]
@@ -102,16 +102,16 @@ def as_tensor(value: Any, name: str, device: torch.device, mode: str = "RGB") ->
     """
     if isinstance(value, Tensor):
         if value.ndim != 4 or not value.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"{name} must be a floating-point tensor (n, c, h, w) in [-1, 1], got {value.dtype} "
-                f"{tuple(value.shape)} ({name})"
+                f"{tuple(value.shape)}"
             )
         return value.to(device, torch.float32)
     images = [value] if isinstance(value, Image.Image) else list(value)
     if not images or not all(isinstance(image, Image.Image) for image in images):
-        raise TypeError(f"{name} must be a PIL image, a list of them or a tensor, got {value!r} ({name})")
+        raise UserError(f"{name} must be a PIL image, a list of them or a tensor, got {value!r}")
     if len({image.size for image in images}) > 1:
-        raise ValueError(f"{name} must be of one size, got {[image.size for image in images]} ({name})")
+        raise UserError(f"{name} must be of one size, got {[image.size for image in images]}")
     pixels = np.stack([np.asarray(image.convert(mode), dtype=np.uint8) for image in images])
     tensor = torch.from_numpy(pixels).to(device)
     tensor = tensor[:, None] if mode == "L" else tensor.permute(0, 3, 1, 2)

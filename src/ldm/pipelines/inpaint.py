@@ -14,6 +14,7 @@ from ldm.pipelines.generation import Guided, Job, generate, prepare
 from ldm.pipelines.img2img import Encoded, Images, as_tensor, noised
 from ldm.pipelines.settings import Options, settings
 from ldm.pipelines.text2img import noise
+from ldm.utils.errors import UserError
 
 
 class InpaintPipeline(Pipeline):
@@ -101,10 +102,10 @@ def as_masks(mask: Images, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n
     """
     masks = (as_tensor(mask, "mask", images.device, "L")[:, :1] >= 0.0).float()
     if masks.shape[2:] != images.shape[2:]:
-        raise ValueError(
+        raise UserError(
             f"mask must be of the image's size, {images.shape[3]} x {images.shape[2]}, got "
-            f"{masks.shape[3]} x {masks.shape[2]} (mask)"
+            f"{masks.shape[3]} x {masks.shape[2]}"
         )
     if len(masks) not in (1, len(images)):
-        raise ValueError(f"mask must be one or {len(images)}, one for each image, got {len(masks)} (mask)")
+        raise UserError(f"mask must be one or {len(images)}, one for each image, got {len(masks)}")
     return masks.expand(len(images), -1, -1, -1)

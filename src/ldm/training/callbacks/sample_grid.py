@@ -34,9 +34,7 @@ class SampleGrid(StepCallback):
 
     def __init__(self, captions: list[str], every_n_steps: int, seed: int = 0, columns: int = 8) -> None:
         if every_n_steps < 1:
-            raise ValueError(
-                f"every_n_steps must be at least 1, got {every_n_steps} (callbacks.samples.every_n_steps)"
-            )
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.captions, self.every_n_steps = list(captions), every_n_steps
         self.seed, self.columns = seed, columns
 
