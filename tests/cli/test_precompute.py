@@ -105,10 +105,8 @@ def test_a_run_on_latents_that_was_stopped_ends_as_one_that_was_not(place_of_all
     monkeypatch.chdir(place_of_all)
     assert run(tmp_path / "whole", *LATENTS) == 0
     for steps, workers in ((2, 0), (5, 2)):
-        assert (
-            run(tmp_path / "parts", *LATENTS, f"trainer.max_steps={steps}", f"data.num_workers={workers}")
-            == 0
-        )
+        stop = [f"trainer.max_steps={steps}", "lr_schedule.total_images=40"]
+        assert run(tmp_path / "parts", *LATENTS, *stop, f"data.num_workers={workers}") == 0
     path = "checkpoints/step_00000005/state.ckpt"
     states = [torch.load(tmp_path / name / path, weights_only=True) for name in ("whole", "parts")]
     whole, parts = (state["state_dict"] for state in states)

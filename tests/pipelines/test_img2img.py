@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ldm import Image2ImagePipeline, Text2ImagePipeline
 from ldm.checkpoints.assemble import LoadedModel
-from ldm.pipelines.img2img import as_tensor
+from ldm.pipelines.images import as_tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FAST: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0}
@@ -49,7 +49,7 @@ def test_less_strength_leaves_more_of_the_image(pipeline: Image2ImagePipeline):
     """Distance of the latents from the image's grows with strength."""
     image = picture(size=(64, 64))
     images = as_tensor(image, "image", pipeline.device)
-    z = pipeline.autoencoder.normalise(pipeline.posterior(images).mean)
+    z = pipeline.autoencoder.normalise(pipeline.sampler.codec.posterior(images).mean)
     options = {"image": image, "output": "latent", "num_inference_steps": 20, "guidance_scale": 1.0}
     distances = [
         float((pipeline("a", strength=strength, **options) - z).norm()) for strength in (0.05, 0.4, 1.0)

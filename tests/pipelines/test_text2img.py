@@ -257,7 +257,7 @@ def test_a_position_table_fixes_the_size():
 
 def test_guidance_without_caption_dropout_is_refused():
     pipeline = make(caption_dropout=0.0)
-    with pytest.raises(ValueError, match=r"guidance_scale must be 1 .* caption_dropout=0"):
+    with pytest.raises(ValueError, match=r"guidance_scale must be 1 .* without caption dropout"):
         pipeline("pizza")
     assert pipeline("pizza", guidance_scale=1.0).size == (16, 16)
 
@@ -321,13 +321,13 @@ def test_an_incomplete_model_names_what_it_lacks(tmp_path: Path, pipeline: Text2
 
 @pytest.mark.parametrize("key", ["diffusion", "sampling", "image_size"])
 def test_a_config_without_settings_names_the_key(key: str):
-    with pytest.raises(ValueError, match=rf"lacks .*\({key}\)"):
+    with pytest.raises(ValueError, match=f"lacks .*{key}"):
         Text2ImagePipeline(**components(CONFIG), config={k: v for k, v in CONFIG.items() if k != key})
 
 
 def test_no_shipped_model_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"none comes with this installation .*\(checkpoint\)"):
+    with pytest.raises(FileNotFoundError, match="none comes with this installation"):
         Text2ImagePipeline.from_pretrained()
 
 

@@ -16,13 +16,15 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, read_write
 
 from ldm.cli.config import plain
 from ldm.cli.constraints import check_constraints
 from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe, unknown_override
 from ldm.cli.help import print_help_head
+from ldm.cli.null_groups import replace_null_groups
 from ldm.cli.plain_keys import without_groups_of
+from ldm.cli.resolvers import register_resolvers
 from ldm.utils.construct import check, user_modules
 from ldm.utils.distributed import launched
 from ldm.utils.errors import did_you_mean
@@ -122,6 +124,7 @@ class _Command:
         flags = sys.argv[1:]
         for override in args.overrides:
             flags.remove(override)
+        args.overrides = replace_null_groups(self.config_name, args.overrides)
         sys.argv[1:] = [*flags, *args.overrides]  # Hydra takes flags only on one side of the overrides
         return args
 
@@ -193,18 +196,6 @@ class _Command:
             with contextlib.suppress(Exception), begin():
                 return _keys(hydra.compose(name, overrides + path))
         return []
-
-
-def register_resolvers() -> None:
-    """Makes `${wandb_offline:}` known to configs: true when there is no W&B login on this machine."""
-    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
-
-
-def _wandb_offline() -> bool:
-    if "WANDB_MODE" in os.environ:
-        return os.environ["WANDB_MODE"] != "online"
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return "WANDB_API_KEY" not in os.environ and not (netrc.is_file() and "wandb" in netrc.read_text())
 
 
 @contextlib.contextmanager

@@ -166,7 +166,7 @@ def about_nets(cfg: DictConfig, stage: Stage) -> list[str]:
     gradients, activations = seen.peak(batch)
     held = sum(seen.state.values()) + gradients
     saved = sum(seen.state[kind] for kind in ("parameters", "optimizer", "ema"))
-    callback = cfg.callbacks.get("checkpoint")
+    callback = (cfg.callbacks or {}).get("checkpoint")
     lines = [
         f"{seen.parameters:,} parameters, {seen.model_flops / 1e9:,.4g} GFLOPs an image",
         f"memory of a process, unsharded: {size(held)}, and {size(activations)} of activations",

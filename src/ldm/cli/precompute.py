@@ -27,7 +27,7 @@ def encoder_of(cfg: DictConfig, local: int) -> Any:
     if cfg.get("text_encoder") is not None:
         with torch.random.fork_rng(devices=[]):  # random weights are those of a run with this seed
             torch.manual_seed(cfg.seed)
-            text = build(cfg.text_encoder)
+            text = build(cfg.text_encoder)()
     elif text is not None and (text.trainable or text.max_length is None):
         text = None  # it learns, or says nothing: the captions are kept
     device = pick_device(cfg.device)

@@ -129,9 +129,9 @@ class Run:
         """
         cfg = OmegaConf.merge(self.cfg, {"paths": {"run": str(folder)}, "trainer": changes})
         path, step = self._checkpoint(folder)
-        callbacks = [build(node) for node in cfg.callbacks.values()]
+        callbacks = [build(node) for node in (cfg.callbacks or {}).values() if node is not None]
         callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # it saves what the others did
-        logger = [build(node) for node in cfg.logger.values()]
+        logger = [build(node) for node in (cfg.logger or {}).values() if node is not None]
         launcher = environment(cfg.trainer.devices, cfg.trainer.num_nodes)
         plugins = [] if launcher is None else [launcher]
         trainer = build(
@@ -314,7 +314,7 @@ class Run:
         self.summary["sample_command"] = f'ldm-sample {command} prompt="{self.cfg.evaluation.prompts[0]}"'
         with self.timed("samples and scores"), tempfile.TemporaryDirectory() as elsewhere:
             folder = self.dir if is_main() else Path(elsewhere)  # all draw, one writes
-            self.summary |= score(self.cfg.evaluation, module.sample_images, data, folder)
+            self.summary |= score(self.cfg.evaluation, module.sampler.images, data, folder)
 
     def _save(self, module: LatentDiffusion) -> str:
         """Writes what was trained, model or adapters; returns the arguments by which ldm-sample takes it."""

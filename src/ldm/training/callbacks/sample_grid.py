@@ -45,8 +45,8 @@ class SampleGrid(StepCallback):
         if not self.stepped(trainer) or not self.captions:
             return
         due = self._step % self.every_n_steps == 0 or self._step == trainer.max_steps
-        if due and hasattr(pl_module, "sample_images"):
-            images = pl_module.sample_images(self.captions, self.seed)  # all ranks draw
+        if due and hasattr(pl_module, "sampler"):
+            images = pl_module.sampler.images(self.captions, self.seed)  # all ranks sample
             if trainer.is_global_zero:
                 self._draw(trainer, images)
 

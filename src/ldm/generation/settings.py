@@ -20,12 +20,13 @@ OUTPUTS = ("pil", "tensor", "latent")
 
 
 class Options(TypedDict, total=False):
-    """What the call of every pipeline takes, see `Settings`."""
+    """Keyword arguments of every pipeline, documented in `Settings`."""
 
     negative_prompt: str | Sequence[str] | None
     num_inference_steps: int | None
     guidance_scale: float | None
     seed: int | Sequence[int]
+    numbers: Sequence[int] | None
     num_images_per_prompt: int
     scheduler: Scheduler | None
     timesteps: Grid | None
@@ -45,7 +46,7 @@ class Settings:
     """The arguments that all pipelines share.
 
     Args:
-        negative_prompt: what to lead away from, one for all prompts or one for each; None: nothing.
+        negative_prompt: what the images must not show, one for all prompts or one for each; None: nothing.
         num_inference_steps: steps on the way from pure noise; as many are run, fewer with `strength`. None:
             the model's own setting, as for the next one.
         guidance_scale: w in eps_u + w (eps_c - eps_u), >= 0; at 1 the net is asked about the prompts alone,
@@ -53,6 +54,7 @@ class Settings:
         seed: one number s, then image i of the call (in the order of the prompts, those of a prompt
             together) is a function of (s, i); or one number for each image, which is then the image that a
             call with that seed makes first. Batch sizes and positions do not matter.
+        numbers: i of each image, to sample some of the images of a larger call; None: 0, 1, ...
         num_images_per_prompt: images of each prompt.
         scheduler: the reverse-step rule; None: the model's own.
         timesteps: grid function (num_train_timesteps, num_steps) -> times; None: the model's own.
@@ -74,6 +76,7 @@ class Settings:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     seed: int | Sequence[int] = 0
+    numbers: Sequence[int] | None = None
     num_images_per_prompt: int = 1
     scheduler: Scheduler | None = None
     timesteps: Grid | None = None
@@ -109,7 +112,7 @@ def settings(options: Mapping[str, Any]) -> Settings:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed besides: {', '.join(names)}"
-            raise TypeError(f"unknown argument {name!r}{hint}")
+            raise UserError(f"unknown argument {name!r}{hint}")
     return Settings(**options)
 
 

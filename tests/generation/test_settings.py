@@ -1,6 +1,6 @@
 import pytest
 
-from ldm.pipelines.settings import Options, Settings, settings, steps_to_run, with_eta
+from ldm.generation.settings import Options, Settings, settings, steps_to_run, with_eta
 from ldm.schedulers.ddpm import DDPM
 from ldm.schedulers.edm import DPM2
 
