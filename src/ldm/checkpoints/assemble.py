@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.models.lora import Update
 from ldm.utils.construct import reconstruct
+from ldm.utils.errors import UserError
 from ldm.utils.meta import meta_device
 
 log = logging.getLogger(__name__)
@@ -21,8 +22,20 @@ Names = Callable[[str, dict[str, Any], Iterable[str]], dict[str, tuple[str, ...]
 """Maps (component, its config, names of ours) to the names in the files, of one tensor or of three."""
 
 
-class MismatchError(ValueError):
-    """Tensors that do not fit a model; the message is a report of several lines."""
+class MismatchError(UserError):
+    """Tensors that do not fit a model.
+
+    Args:
+        report: all of them, a line each.
+    """
+
+    def __init__(self, report: str) -> None:
+        super().__init__(report)
+        self.report = report
+
+    def __str__(self) -> str:
+        """The report."""
+        return self.report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +87,7 @@ def build_empty(node: Any, key: str) -> nn.Module:
     with meta_device():
         module = reconstruct(node, key)
     if not isinstance(module, nn.Module):
-        raise ValueError(f"must be a module with a _target_, got {type(module).__name__} ({key})")
+        raise UserError(f"must be a module with a _target_, got {type(module).__name__}", key)
     if not _waits_for_values(module):
         return module
     with torch.random.fork_rng(devices=[]):

@@ -11,6 +11,7 @@ from torch import Tensor
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.prediction import noise_in
 from ldm.diffusion.process import Diffusion, Net
+from ldm.utils.errors import UserError
 
 Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
 """Maps (x_t, t, cond) to the prediction."""
@@ -74,10 +75,10 @@ def check_rule(rule: Guidance, available: Collection[str]) -> None:
         rule: the guidance.
         available: capabilities of the backbone, and "weak_checkpoint" if there is a weaker net.
 
-    Raises: ValueError for what is missing.
+    Raises: UserError for what is missing.
     """
     if missing := sorted(rule.requires - set(available)):
-        raise ValueError(
+        raise UserError(
             f"guidance {type(rule).__name__} needs {', '.join(missing)}, which this model does not have; "
             "use guidance=cfg"
         )

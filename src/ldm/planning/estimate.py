@@ -39,12 +39,12 @@ class Cluster:
         """Checks the ranges."""
         for name, least in (("devices", 1), ("nodes", 1), ("reserved_gib", 0), ("price", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("memory_gib", "peak_tflops"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+                raise UserError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0.0 < self.mfu <= 1.0:
-            raise ValueError(f"mfu must be in (0, 1], got {self.mfu}")
+            raise UserError(f"mfu must be in (0, 1], got {self.mfu}")
 
     @property
     def world(self) -> int:
