@@ -37,3 +37,7 @@ def _collect(folder: Traversable, group: str, found: dict[str, set[str]]) -> Non
             _collect(child, path, found)
         elif group and child.name.endswith(".yaml"):
             found.setdefault(group, set()).add(child.name.removesuffix(".yaml"))
+
+
+def shown(command: str, arguments: object) -> str:
+    return "usage: ldm-" + command

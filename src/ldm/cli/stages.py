@@ -22,9 +22,9 @@ from ldm.checkpoints.lora import FILE, save_lora
 from ldm.checkpoints.native import save_model
 from ldm.checkpoints.store import CheckpointStore, is_sharded, resumable, state_of
 from ldm.checkpoints.training import trained_tensors, training_metadata
-from ldm.cli.app import launched_rank
 from ldm.cli.config import ConfigError, build
 from ldm.cli.initial import load_initial, reference
+from ldm.cli.ranks import launched_rank
 from ldm.data.shards.datamodule import ShardData
 from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining

@@ -1,10 +1,10 @@
 """ldm-train: first stage, diffusion model, samples, scores, report."""
 
 import os
+from typing import Any
 
-from omegaconf import DictConfig
-
-from ldm.cli.app import entry, launched_rank
+from ldm.cli.app import entry
+from ldm.cli.ranks import launched_rank
 from ldm.training.distributed.slurm import requeued_when_stopped
 
 SUPPLIED = {
@@ -13,17 +13,12 @@ SUPPLIED = {
 }
 
 
-def _how_to_go_on(cfg: DictConfig) -> str:
-    from hydra.core.hydra_config import HydraConfig
+@entry("train", supplied=SUPPLIED, resumable=True)
+def main(config: dict[str, Any]) -> None:
+    """Train what the config describes and write a run directory with a report."""
+    from omegaconf import OmegaConf
 
-    hydra = HydraConfig.get()
-    overrides = " ".join(hydra.overrides.task)
-    return f"stopped; go on with: ldm-train {overrides} hydra.run.dir={hydra.runtime.output_dir}"
-
-
-@entry("train", supplied=SUPPLIED, interrupted=_how_to_go_on)
-def main(cfg: DictConfig) -> None:
-    """Trains what the config says and writes a run directory with a report."""
+    cfg = OmegaConf.create(config)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if cfg.dry_run:
         from ldm.cli.dry import say_what_would_happen

@@ -1,0 +1,73 @@
+"""Configs of a command as plain dicts, for notebooks, studies and tests."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def compose(
+    config_name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None
+) -> dict[str, Any]:
+    """The config that `ldm-<config_name> OVERRIDES` runs, with interpolations resolved.
+
+    Args:
+        config_name: a primary config: train, sample, data, ...
+        overrides: as on the command line. Without `paths.run=FOLDER`, that is where `hydra.run.dir` points.
+        config_dir: folder with further options.
+
+    Raises: HydraException or OmegaConfBaseException for a mistake in an override.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import open_dict
+
+    from ldm.cli.hydra_internals import opened
+    from ldm.cli.plain_keys import plain_keys
+
+    register_resolvers()
+    folder = None if config_dir is None else str(config_dir)
+    with opened(config_name, folder, plain_keys(config_name)) as hydra:
+        config = hydra.compose_config(config_name, list(overrides), RunMode.RUN, from_shell=False)
+    state = HydraConfig.instance()
+    before = state.cfg
+    state.set_config(config)
+    try:
+        config.hydra.runtime.output_dir = os.path.abspath(config.hydra.run.dir)
+        with open_dict(config):
+            del config["hydra"]
+        return resolved(config)
+    finally:
+        state.cfg = before
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """A composed config as plain dicts and lists, with interpolations resolved.
+
+    Raises: ConfigError naming the key whose interpolation fails.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from ldm.cli.config import ConfigError
+
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        first = (error.msg or str(error)).strip().splitlines()[0]
+        raise ConfigError(f"{error.full_key or 'config'}: {first}") from error
+    return dict(plain)
+
+
+def register_resolvers() -> None:
+    """Register `${wandb_offline:}`: true when there is no W&B login on this machine."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
+
+
+def _wandb_offline() -> bool:
+    if "WANDB_MODE" in os.environ:
+        return os.environ["WANDB_MODE"] != "online"
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return "WANDB_API_KEY" not in os.environ and not (netrc.is_file() and "wandb" in netrc.read_text())
