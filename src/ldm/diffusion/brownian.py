@@ -17,8 +17,8 @@ class BrownianPath:
 
     Solvers that step more finely then refine one path (the Brownian tree of k-diffusion, Crowson 2022; its
     clock is sigma). The motion is known at 2^DEPTH + 1 equally spaced times, by Levy's construction from the
-    ends inwards, and linear in between; increments are divided by their exact standard deviation. Asked for
-    the same transition again, the path is another one.
+    ends inwards, and linear in between; increments are divided by their exact standard deviation. A repeated
+    request for the same transition draws from a new path.
 
     Args:
         normal: maps the number of a draw to standard normal numbers; called with nodes of the construction.
@@ -77,7 +77,7 @@ def deviation(low: float, high: float) -> float:
 def step_noise(
     kind: str, normal: Normal, num_train_timesteps: int
 ) -> Callable[[int, Tensor, Tensor], Tensor]:
-    """What `sample` draws its noise from.
+    """The noise source that `sample` calls.
 
     Args:
         kind: "independent" or "brownian".

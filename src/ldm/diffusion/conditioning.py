@@ -1,4 +1,4 @@
-"""What a backbone is told about the image it denoises, as one value that guidance can concatenate."""
+"""Conditioning of a denoising net, as one value that guidance can concatenate."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -29,7 +29,7 @@ class Conditioning:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is said about what the image shows."""
+        """True if neither tokens nor a pooled embedding are given: the model is unconditional."""
         return self.tokens is None and self.pooled is None
 
     def cat(self, other: "Conditioning") -> "Conditioning":

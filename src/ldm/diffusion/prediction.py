@@ -1,4 +1,4 @@
-"""What the net regresses, and the one conversion of its output into estimates of x0 and eps."""
+"""Prediction types: the regression target, and the only conversion of an output into (x0, eps)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,18 +30,18 @@ Denoise = Callable[[Tensor, Tensor], Denoised]
 
 @runtime_checkable
 class Prediction(Protocol):
-    """What a net predicts.
+    """A prediction type: the quantity that a net regresses.
 
     Attributes:
         name: its name in configs.
-        needs_signal: whether x0 is undetermined at alpha = 0.
+        needs_signal: True if x0 is undetermined at alpha = 0.
     """
 
     name: ClassVar[str]
     needs_signal: ClassVar[bool]
 
     def target(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What the net regresses, shaped as x0."""
+        """The regression target, shaped as x0."""
 
     def split(self, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Denoised:
         """The estimates (x0, eps) that the output stands for."""

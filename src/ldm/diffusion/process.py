@@ -91,5 +91,5 @@ class Diffusion:
         return denoise
 
     def _input(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """What the net reads."""
+        """The input of the net: x_t, scaled to unit variance where the schedule demands it."""
         return x_t / self.schedule.spread(t, x_t.ndim, x_t.dtype) if self.schedule.scales_input else x_t

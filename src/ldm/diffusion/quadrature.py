@@ -21,10 +21,10 @@ def gauss_legendre(points: int) -> tuple[list[float], list[float]]:
 
 
 def beta_quantiles(p: Float64[Tensor, " n"], a: float, b: float) -> Float64[Tensor, " n"]:
-    """Where the beta distribution of a and b has its distribution function at p.
+    """Quantiles of the beta distribution of a and b.
 
     Args:
-        p: shares in [0, 1], (n,), on the CPU.
+        p: probabilities in [0, 1], (n,), on the CPU.
         a: positive.
         b: positive.
     """

@@ -20,8 +20,8 @@ Noise = Callable[[Tensor, Tensor], Tensor]
 class Scheduler(Protocol):
     """One reverse-step rule: a pure function from noise level t to noise level s.
 
-    Those of `ldm.schedulers` also say their `order` of accuracy (without noise), the largest number of
-    `evaluations` of the denoiser in a step, whether they are `stochastic`, and their `source`.
+    Those of `ldm.schedulers` also have `order` (of accuracy, without noise), `evaluations` (largest number of
+    calls of the denoiser in a step), `stochastic` (True if a step draws noise) and `source` (the paper).
     """
 
     def step(

@@ -50,7 +50,7 @@ class NoiseSchedule(ABC):
 
     @property
     def zero_terminal_snr(self) -> bool:
-        """Whether the last level is pure noise, alpha = 0."""
+        """True if the last level is pure noise, alpha = 0."""
         return math.isinf(self.log_snr(torch.tensor([self.num_train_timesteps - 1.0])).item())
 
     def __call__(
@@ -106,7 +106,7 @@ class Tabulated(NoiseSchedule):
 
     @property
     def zero_terminal_snr(self) -> bool:
-        """Whether the last level is pure noise, (0, 1)."""
+        """True if the last level is pure noise, (0, 1)."""
         return self.alphas_cumprod[-1] == 0.0
 
     def levels(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ def leading(
     """Multiples of T // N, from (N-1) (T // N) + offset down to offset (Ho et al. 2020; Song et al. 2021).
 
     Stable Diffusion 1.x was sampled with offset = 1 and final = 0. The first time can lie well below T-1.
-    Where the offset would lead beyond T-1 (N = T), the stride is the real number that ends there.
+    Where the offset would exceed T-1 (N = T), the stride is the real number that ends there.
 
     Args:
         num_train_timesteps: T.

@@ -1,4 +1,4 @@
-"""Guidance rules: frozen dataclasses that make one net of several answers."""
+"""Guidance rules: frozen dataclasses that combine the outputs of several branches into one net."""
 
 from ldm.guidance.apg import APG
 from ldm.guidance.autoguidance import Autoguidance

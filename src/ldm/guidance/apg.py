@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ldm.diffusion.process import Diffusion, Net
-from ldm.guidance.base import Branches, alone, answer_of, combined, data_in, norm_dims
+from ldm.guidance.base import Branches, alone, combined, data_in, norm_dims, output_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class APG:
             )
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
-        """The guided net, which remembers the steps of its run."""
+        """The guided net; it holds the running sum of one sampling run."""
         if scale == 1.0 or branches.uncond is None:
             return alone(branches.cond)
         running: Tensor | None = None
@@ -46,12 +46,12 @@ class APG:
             step = x0_c - x0_u
             if self.momentum:
                 running = step = step if running is None else step + self.momentum * running
-            return answer_of(diffusion, x_t, t, x0_c + (scale - 1) * self._bounded(step, x0_c))
+            return output_of(diffusion, x_t, t, x0_c + (scale - 1) * self._bounded(step, x0_c))
 
         return combined(guided, branches.cond, branches.uncond)
 
     def _bounded(self, step: Tensor, x0: Tensor) -> Tensor:
-        """The step, no longer than r, with eta of what is parallel to x0."""
+        """The step with norm at most r and its component parallel to x0 scaled by eta."""
         dims = norm_dims(step)
         if self.norm_threshold is not None:
             size = torch.linalg.vector_norm(step, dim=dims, keepdim=True).clamp(min=1e-12)

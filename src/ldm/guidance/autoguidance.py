@@ -19,7 +19,7 @@ class Autoguidance:
     needs_uncond: ClassVar[bool] = False
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
-        """The guided net, one call of either.
+        """The guided net: one call of each of the two.
 
         Raises:
             ValueError: if scale is not 1 and there is no weaker net.

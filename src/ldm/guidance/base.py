@@ -1,4 +1,4 @@
-"""What guidance rules share: whom a rule may ask, asking them in one batch, and estimates of x0 and back."""
+"""Common parts of guidance rules: branches, their evaluation in one batch, conversion from and to x0."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 
 class Branch(NamedTuple):
-    """A net and what it is told.
+    """A net with its conditioning.
 
     Attributes:
         net: the net.
         cond: b rows of conditioning.
-        perturbed: whether the self-attention in the net's middle is the identity.
+        perturbed: True to replace the self-attention in the net's middle by the identity.
     """
 
     net: Backbone
@@ -32,12 +32,12 @@ class Branch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Branches:
-    """Whom a rule may ask about b images.
+    """The nets that a rule may evaluate for b images.
 
     Args:
-        cond: the net, told the prompts.
-        uncond: the net, told the empty or negative prompts; None for a model that is told nothing.
-        weak: a weaker net, told the negative prompts if there are any and else the prompts; None for none.
+        cond: the net, conditioned on the prompts.
+        uncond: the net, conditioned on the empty or negative prompts; None for an unconditional model.
+        weak: a weaker net, conditioned on the negative prompts if given, else on the prompts; or None.
     """
 
     cond: Branch
@@ -47,32 +47,32 @@ class Branches:
 
 @runtime_checkable
 class Guidance(Protocol):
-    """A rule that makes one net of several answers. It is called once for each run of a sampler."""
+    """A rule that combines the outputs of several branches. It is called once for each sampling run."""
 
     @property
     def needs_uncond(self) -> bool:
-        """Whether it asks about the empty prompt, which a model must have been trained on."""
+        """True if the rule evaluates the empty prompt, on which the model must have been trained."""
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
-        """The net that a denoiser is made of.
+        """The guided net.
 
         Args:
-            branches: whom to ask.
-            scale: w; 1 is the conditional net alone.
-            diffusion: what the nets predict, at which noise levels.
+            branches: the nets to evaluate.
+            scale: w; 1 is the conditional net without guidance.
+            diffusion: prediction type and noise levels of the nets.
         """
 
 
 def combined(combine: Callable[..., Tensor], first: Branch, *others: Branch) -> Net:
-    """The net (x_t, t) -> combine(x_t, t, *answers), the answers in float32; branches of a net share a batch.
+    """The net (x_t, t) -> combine(x_t, t, *outputs), outputs in float32; branches of a net share a batch.
 
-    Of nets that learned the variance of a step the rule sees the prediction, and the first branch's variance
-    is kept.
+    If the nets learned the variance of a step, the rule combines the predictions alone and the first branch's
+    variance is returned unchanged.
 
     Args:
-        combine: maps x_t, t (b,) and the answer of each branch to an answer shaped as them.
-        first: whom to ask.
-        others: whom to ask besides.
+        combine: maps x_t, t (b,) and the output of each branch to an output of the same shape.
+        first: the branch whose learned variance is returned.
+        others: further branches.
     """
     branches = (first, *others)
     batches = []
@@ -81,7 +81,7 @@ def combined(combine: Callable[..., Tensor], first: Branch, *others: Branch) -> 
         batches.append((net, places, reduce(Conditioning.cat, (branches[i].cond for i in places))))
 
     def net_of_all(x_t: Tensor, t: Tensor) -> Tensor:
-        answers: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
         for net, places, cond in batches:
             n = len(places)
             if any(flags := [branches[i].perturbed for i in places]):
@@ -89,10 +89,10 @@ def combined(combine: Callable[..., Tensor], first: Branch, *others: Branch) -> 
                 cond = replace(cond, identity_attention=rows)
             out = net(torch.cat([x_t] * n), torch.cat([t] * n), cond) if n > 1 else net(x_t, t, cond)
             parts = out.to(torch.promote_types(x_t.dtype, torch.float32)).chunk(n)
-            answers.update(zip(places, parts, strict=True))
+            outputs.update(zip(places, parts, strict=True))
         c = x_t.shape[1]
-        one = combine(x_t, t, *(answers[i][:, :c] for i in range(len(branches))))
-        variance = answers[0][:, c:]
+        one = combine(x_t, t, *(outputs[i][:, :c] for i in range(len(branches))))
+        variance = outputs[0][:, c:]
         return torch.cat([one, variance], dim=1) if variance.shape[1] else one
 
     return net_of_all
@@ -109,13 +109,13 @@ def norm_dims(x: Tensor) -> tuple[int, ...]:
 
 
 def data_in(diffusion: Diffusion, x: Tensor, t: Tensor, out: Tensor) -> Tensor:
-    """The estimate of x0 that an answer stands for; x is what the net reads."""
+    """The estimate of x0 given by an output of the net; x is the net's input."""
     x_t, (alpha, sigma) = _noisy(diffusion, x, t), diffusion.schedule(t, x.ndim, out.dtype)
     return diffusion.prediction.split(out, x_t, alpha, sigma).x0
 
 
-def answer_of(diffusion: Diffusion, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
-    """The answer that stands for an estimate of x0, inverse of `data_in`."""
+def output_of(diffusion: Diffusion, x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+    """The output that gives an estimate of x0, inverse of `data_in`."""
     x_t, (alpha, sigma) = _noisy(diffusion, x, t), diffusion.schedule(t, x.ndim, x0.dtype)
     return diffusion.prediction.target(x0, noise_in(x_t, x0, alpha, sigma), alpha, sigma)
 

@@ -1,4 +1,4 @@
-"""Classifier-free guidance and the caption dropout that makes it possible."""
+"""Classifier-free guidance and the caption dropout that it needs in training."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar

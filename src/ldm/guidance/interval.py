@@ -34,11 +34,11 @@ class Interval:
 
     @property
     def needs_uncond(self) -> bool:
-        """Whether the rule does."""
+        """As of the rule used inside."""
         return self.rule.needs_uncond
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
-        """The net that is guided inside of the interval."""
+        """The net with guidance inside of the interval only."""
         guided, plain = self.rule(branches, scale, diffusion), alone(branches.cond)
         high = torch.inf if self.high is None else self.high
 

@@ -13,8 +13,8 @@ from ldm.guidance.base import Branches, alone, combined
 class PAG:
     """CFG plus s (out_c - out_p), out_p with the mid self-attention at the identity (Ahn et al. 2024).
 
-    arXiv:2403.17377. It also guides models that are told nothing and models without caption dropout, at a
-    guidance scale of 1: CFG is left out then.
+    arXiv:2403.17377. At a guidance scale of 1, without CFG, it also guides unconditional models and models
+    trained without caption dropout.
 
     Args:
         scale: s; 0 is CFG.
@@ -30,16 +30,16 @@ class PAG:
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net: one call on a batch of two or three parts."""
-        asked = [branches.cond._replace(perturbed=True)] if self.scale else []
+        others = [branches.cond._replace(perturbed=True)] if self.scale else []
         if scale != 1.0 and branches.uncond is not None:
-            asked.append(branches.uncond)
-        if not asked:
+            others.append(branches.uncond)
+        if not others:
             return alone(branches.cond)
 
         def guided(x_t: Tensor, t: Tensor, cond: Tensor, *rest: Tensor) -> Tensor:
-            out, others = cond, list(rest)
+            out, rest = cond, list(rest)
             if self.scale:
-                out = out + self.scale * (cond - others.pop(0))
-            return out + (scale - 1) * (cond - others[0]) if others else out
+                out = out + self.scale * (cond - rest.pop(0))
+            return out + (scale - 1) * (cond - rest[0]) if rest else out
 
-        return combined(guided, branches.cond, *asked)
+        return combined(guided, branches.cond, *others)

@@ -1,4 +1,4 @@
-"""Classifier-free guidance without its gain of contrast."""
+"""Classifier-free guidance, rescaled to the contrast of the conditional prediction."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,10 +12,10 @@ from ldm.guidance.base import Branches, alone, combined, norm_dims
 
 @dataclass(frozen=True, kw_only=True)
 class CFGRescale:
-    """CFG with the standard deviation of the conditional answer (Lin et al. 2023, arXiv:2305.08891, 3.4).
+    """CFG with the standard deviation of the conditional output (Lin et al. 2023, arXiv:2305.08891, 3.4).
 
     Args:
-        phi: share of the rescaled answer; 0 is CFG.
+        phi: share of the rescaled output; 0 is CFG.
     """
 
     phi: float = 0.7

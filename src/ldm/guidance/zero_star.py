@@ -1,4 +1,4 @@
-"""CFG-Zero*: an optimised scale of the unconditional answer, and no motion at first."""
+"""CFG-Zero*: an optimised scale of the unconditional output, and zero velocity in the first steps."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from ldm.diffusion.process import Diffusion, Net
-from ldm.guidance.base import Branches, alone, answer_of, combined, norm_dims
+from ldm.guidance.base import Branches, alone, combined, norm_dims, output_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class CFGZeroStar:
     """s out_u + w (out_c - s out_u) with s = <out_c, out_u> / |out_u|^2 (Fan et al. 2025, arXiv:2503.18886).
 
-    The answers are velocities there; here they are what the net predicts.
+    The outputs are velocities in the paper, predictions of any type here.
 
     Args:
-        zero_share: of the times, from the top, where the velocity eps - x0 is zero; there the first steps.
+        zero_share: share of the times, from T-1 down, at which the velocity eps - x0 is set to zero.
     """
 
     zero_share: float = 0.04
@@ -40,13 +40,13 @@ class CFGZeroStar:
             s = (cond * uncond).sum(dims, keepdim=True) / energy
             out = s * uncond + scale * (cond - s * uncond)
             still = (t > zero_from).view(-1, *[1] * (x_t.ndim - 1))
-            return torch.where(still, _still(diffusion, x_t, t), out) if still.any() else out
+            return torch.where(still, _zero_velocity(diffusion, x_t, t), out) if still.any() else out
 
         return combined(guided, branches.cond, branches.uncond)
 
 
-def _still(diffusion: Diffusion, x: Tensor, t: Tensor) -> Tensor:
-    """The answer that says x0 = eps."""
+def _zero_velocity(diffusion: Diffusion, x: Tensor, t: Tensor) -> Tensor:
+    """The output of zero velocity, x0 = eps."""
     alpha, sigma = diffusion.schedule(t, x.ndim)
     spread = diffusion.schedule.spread(t, x.ndim) if diffusion.schedule.scales_input else 1.0
-    return answer_of(diffusion, x, t, x * spread / (alpha + sigma))
+    return output_of(diffusion, x, t, x * spread / (alpha + sigma))

@@ -8,11 +8,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from ldm.diffusion.conditioning import Conditioning
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.text_encoder import BaseTextEncoder
 from ldm.models.tokenizer import CLIP_VOCABULARY, END_OF_TEXT, tokenize
 
 
-class ClipTextEncoder(TextEncoder):
+class ClipTextEncoder(BaseTextEncoder):
     """The text tower of a CLIP model, made of open_clip's layers.
 
     Tokens are the hidden states after the final layer norm; there is no pooled vector. Of the CLIP model only
@@ -35,6 +35,8 @@ class ClipTextEncoder(TextEncoder):
     Raises: ValueError for an unknown model or tag, or one that does not fit; FileNotFoundError when the
         weights cannot be had.
     """
+
+    supports = frozenset({"clip_skip"})
 
     def __init__(
         self,

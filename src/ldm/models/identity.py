@@ -15,6 +15,7 @@ class IdentityAutoencoder(nn.Module):
     """
 
     downscale = 1
+    supports: frozenset[str] = frozenset()
 
     def __init__(self, latent_channels: int = 3) -> None:
         super().__init__()
@@ -30,6 +31,10 @@ class IdentityAutoencoder(nn.Module):
 
     def normalise(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Returns z: pixels in [-1, 1] are the units."""
+        return z
+
+    def denormalise(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Returns z."""
         return z
 
     def to_latent(

@@ -1,10 +1,10 @@
 """Low-rank adapters of a frozen net (Hu et al. 2021, arXiv:2106.09685)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ldm.diffusion.conditioning import Conditioning
+from ldm.models.protocols import Backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +128,24 @@ class AdaptedNet:
     def _add(self, name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         return output + self.adapters(name, inputs[0])
 
-    def using(self, adapters: LoRA) -> Callable[[Tensor, Tensor, Conditioning], Tensor]:
+    def using(self, adapters: LoRA) -> Backbone:
         """The net (x_t, t, cond) -> out with these adapters."""
-        return partial(self._with, adapters)
+        return cast(Backbone, _Adapted(self, adapters))
 
-    def _with(self, adapters: LoRA, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        before, self.adapters = self.adapters, adapters
+
+class _Adapted:
+    """The net of an `AdaptedNet` with certain adapters; its attributes are those of the net."""
+
+    def __init__(self, adapted: AdaptedNet, adapters: LoRA) -> None:
+        self._adapted, self._adapters = adapted, adapters
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        adapted = self._adapted
+        before, adapted.adapters = adapted.adapters, self._adapters
         try:
-            return self.net(x_t, t, cond)
+            return adapted.net(x_t, t, cond)
         finally:
-            self.adapters = before
+            adapted.adapters = before
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapted.net, name)

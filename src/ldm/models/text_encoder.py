@@ -11,38 +11,28 @@ from ldm.models.attention import TransformerBlock
 from ldm.models.tokenizer import CLIP_VOCABULARY, clip_tokenizer, cut_off, tokenize
 
 
-class TextEncoder(nn.Module):
-    """Interface of all text encoders. The empty caption "" is the unconditional one.
-
-    Attributes:
-        context_dim: channels of the tokens, None when there are none.
-        pooled_dim: channels of the pooled vector, None when there is none.
-        trainable: whether the encoder is trained jointly with the backbone.
-        max_length: tokens per caption, start and end included; None when captions have no tokens.
-    """
+class BaseTextEncoder(nn.Module):
+    """Defaults for all members of `ldm.models.protocols.TextEncoder` but `encode`."""
 
     context_dim: int | None = None
     pooled_dim: int | None = None
     trainable: bool = False
     max_length: int | None = None
-
-    def encode(self, captions: list[str]) -> Conditioning:
-        """Conditioning of b captions: tokens (b, l, context_dim) and pooled (b, pooled_dim)."""
-        raise TypeError(f"{type(self).__name__} does not define encode")
+    supports: frozenset[str] = frozenset()
 
     def learn_vocabulary(self, captions: Callable[[], list[str]]) -> None:
-        """Takes note of the words of the training captions, if the encoder keeps a vocabulary."""
+        """Nothing: the encoder has no vocabulary of its own."""
 
     def unknown_words(self, captions: list[str]) -> list[str]:
-        """The words (or parts of words) of the captions that say nothing to the encoder."""
+        """No word is unknown."""
         return []
 
     def cut_off(self, caption: str) -> str:
-        """The end of a caption that is too long to be read."""
+        """End of a caption beyond `max_length` of CLIP's tokens."""
         return "" if self.max_length is None else cut_off(caption, self.max_length)
 
 
-class NullTextEncoder(TextEncoder):
+class NullTextEncoder(BaseTextEncoder):
     """No condition: an unconditional model."""
 
     def encode(self, captions: list[str]) -> Conditioning:
@@ -50,7 +40,7 @@ class NullTextEncoder(TextEncoder):
         return Conditioning()
 
 
-class ClassEncoder(TextEncoder):
+class ClassEncoder(BaseTextEncoder):
     """One learned vector per known caption, added to the time embedding; any other caption is "no class".
 
     Args:
@@ -72,7 +62,7 @@ class ClassEncoder(TextEncoder):
         return Conditioning(pooled=self.embedding(index))
 
 
-class TinyTextEncoder(TextEncoder):
+class TinyTextEncoder(BaseTextEncoder):
     """Small bidirectional transformer over CLIP's tokens, trained jointly with the backbone.
 
     Args:

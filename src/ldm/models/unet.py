@@ -213,6 +213,8 @@ class UNet(nn.Module):
         heads = _heads(channels, attention, mid_attention, num_heads, head_dim)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.context_dim, self.pooled_dim = context_dim, pooled_dim
+        self.downscale = 2 ** (len(channels) - 1)
+        self.supports = frozenset() if mid_attention == "none" else frozenset({"pag"})
         embedding_dim = 4 * channels[0]
         self.time_embed = _time_embed(channels[0], embedding_dim)
         if pooled_dim is not None:

@@ -130,6 +130,7 @@ class AutoencoderKL(nn.Module):
             then start at zero: the net starts as a linear autoencoder (`init_shortcut`) and learns the rest.
     """
 
+    supports = frozenset({"tiling"})
     scale: Tensor
     shift: Tensor
 
@@ -217,6 +218,10 @@ class AutoencoderKL(nn.Module):
         """Latent in the units the diffusion model works in."""
         return (z - self.shift) * self.scale
 
+    def denormalise(self, z: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
+        """Unnormalised latent of a normalised one."""
+        return z / self.scale + self.shift
+
     def to_latent(
         self, image: Float[Tensor, "b c h w"], noise: Float[Tensor, "b k h2 w2"] | None = None
     ) -> Float[Tensor, "b k h2 w2"]:
@@ -226,4 +231,4 @@ class AutoencoderKL(nn.Module):
 
     def from_latent(self, z: Float[Tensor, "b k h w"]) -> Float[Tensor, "b c h2 w2"]:
         """Image of a normalised latent."""
-        return self.decode(z / self.scale + self.shift)
+        return self.decode(self.denormalise(z))

@@ -19,9 +19,8 @@ from ldm.checkpoints.lora import merge_lora
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion
 from ldm.guidance.base import Backbone
-from ldm.models.clip import ClipTextEncoder
 from ldm.models.tiling import check_rows, decode_tiled, encode_tiled
-from ldm.models.vae import AutoencoderKL, Posterior
+from ldm.models.vae import Posterior
 from ldm.utils.device import as_dtype, pick_device
 
 log = logging.getLogger(__name__)
@@ -141,7 +140,7 @@ class Pipeline:
         if missing := [name for name in ("text_encoder", "backbone") if name not in found]:
             raise ValueError(f"{path} has no {', '.join(missing)} (weak_checkpoint)")
         for name in ("in_channels", "position_size"):
-            own, other = (getattr(net, name, None) for net in (self.backbone, found["backbone"]))
+            own, other = (getattr(net, name) for net in (self.backbone, found["backbone"]))
             if own != other:
                 raise ValueError(
                     f"{path} is not for the same latents: {name} {other}, not {own} (weak_checkpoint)"
@@ -154,7 +153,7 @@ class Pipeline:
 
         Raises: ValueError for a size that the nets cannot make, naming the nearest one they can.
         """
-        default, fixed = self.config["image_size"], getattr(self.backbone, "position_size", None)
+        default, fixed = self.config["image_size"], self.backbone.position_size
         factor = self.autoencoder.downscale
         for name, size in (("height", height), ("width", width)):
             if size is None:
@@ -172,7 +171,7 @@ class Pipeline:
         Raises: ValueError naming the pipeline that fits.
         """
         latent = self.autoencoder.latent_channels
-        found = getattr(self.backbone, "in_channels", latent)
+        found = self.backbone.in_channels
         if found != latent + extra:
             kind = (
                 "an inpainting model: use InpaintPipeline (mode=inpaint)" if not extra else "not understood"
@@ -192,7 +191,7 @@ class Pipeline:
         Raises: ValueError for another text encoder with `clip_skip`.
         """
         text = text_encoder or self.text_encoder
-        if clip_skip and not isinstance(text, ClipTextEncoder):
+        if clip_skip and "clip_skip" not in text.supports:
             raise ValueError(
                 f"clip_skip must be 0 for a model without a CLIP text encoder, got {clip_skip} (clip_skip)"
             )
@@ -244,8 +243,7 @@ class Pipeline:
         if self.vae_tile_rows is None:
             whole: Tensor = self.autoencoder.from_latent(z)
             return whole
-        z = z / self.autoencoder.scale + self.autoencoder.shift
-        return decode_tiled(self.autoencoder, z, self.vae_tile_rows)
+        return decode_tiled(self.autoencoder, self.autoencoder.denormalise(z), self.vae_tile_rows)
 
     def enable_vae_slicing(self: P) -> P:
         """Encodes and decodes images one at a time; returns the pipeline."""
@@ -260,7 +258,7 @@ class Pipeline:
 
         Raises: ValueError for another autoencoder than the convolutional one.
         """
-        if not isinstance(self.autoencoder, AutoencoderKL):
+        if "tiling" not in self.autoencoder.supports:
             raise ValueError("vae_tiling is for models with a convolutional autoencoder (vae_tiling)")
         check_rows(rows)
         self.vae_tile_rows = rows

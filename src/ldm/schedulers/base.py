@@ -1,4 +1,4 @@
-"""What the solvers share: moving data from one noise level to another."""
+"""Transitions between noise levels that the solvers share."""
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def check_share(name: str, value: float, high: float = 1.0) -> None:
 
 
 def _dtype(x: Tensor) -> torch.dtype:
-    """What a step computes in: float32, float64 for such data."""
+    """Dtype of a step's arithmetic: float32, or float64 for float64 data."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
@@ -67,7 +67,7 @@ def snr_ratio(schedule: NoiseSchedule, t: Tensor, s: Tensor, x: Tensor) -> tuple
 
 
 def move(schedule: NoiseSchedule, x: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """x_s for the noise that x = x_t holds beside x0: alpha_s x0 + sigma_s / sigma_t (x - alpha_t x0)."""
+    """x_s with the noise that x = x_t contains beside x0: alpha_s x0 + sigma_s / sigma_t (x - alpha_t x0)."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = levels(schedule, t, x), levels(schedule, s, x)
     return alpha_s * x0 + sigma_s * ((x - alpha_t * x0) / sigma_t)
 
@@ -81,7 +81,7 @@ def renoise(schedule: NoiseSchedule, x: Tensor, s: Tensor, t: Tensor, z: Tensor)
 
 
 def down_time(schedule: NoiseSchedule, t: Tensor, s: Tensor, eta: float) -> Tensor:
-    """The time d <= s from which noise of eta^2 times the posterior's variance leads up to s.
+    """The time d <= s that noise of eta^2 times the posterior's variance raises to the level of s.
 
     SNR_d = SNR_s / (1 - eta^2 (1 - SNR_t / SNR_s)): the "sigma_down" of k-diffusion (Crowson 2022).
     """

@@ -68,7 +68,7 @@ class TCD:
 
     @property
     def stochastic(self) -> bool:
-        """Whether a step draws noise."""
+        """True if a step draws noise."""
         return self.gamma > 0
 
     def step(

@@ -31,7 +31,7 @@ class DDIM:
 
     @property
     def stochastic(self) -> bool:
-        """Whether a step draws noise."""
+        """True if a step draws noise."""
         return self.eta > 0
 
     def step(

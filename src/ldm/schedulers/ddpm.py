@@ -18,8 +18,9 @@ class DDPM:
 
     Args:
         variance: of the step (section 3.2): "small" is the posterior's beta-tilde, exact for data at a
-            point, "large" is beta, exact for standard normal data; "learned" is what the net says in between
-            (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 15), for nets with twice the output channels.
+            point, "large" is beta, exact for standard normal data; "learned" is the net's interpolation
+            between them (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 15), for nets with twice the output
+            channels.
     """
 
     variance: Literal["small", "large", "learned"] = "small"

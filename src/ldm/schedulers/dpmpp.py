@@ -44,7 +44,7 @@ class DPMSolverPP:
 
     @property
     def stochastic(self) -> bool:
-        """Whether a step draws noise."""
+        """True if a step draws noise."""
         return self.eta > 0
 
     def step(
@@ -77,10 +77,10 @@ class DPMSolverPP:
 
     @staticmethod
     def _higher(history: History, h: Tensor, k: Tensor, dtype: torch.dtype) -> Tensor:
-        """What the slope (Eq. 17) and the curvature of x0 in lambda add.
+        """Contribution of the slope (Eq. 17) and the curvature of x0 in lambda.
 
         The curvature's weight is that of the exact integral. The published code and k-diffusion have half of
-        it, by which order 3 becomes 2 (`tests/schedulers/test_convergence.py`).
+        it, which reduces order 3 to 2 (`tests/schedulers/test_convergence.py`).
         """
         (l0, m0), (l1, m1) = history[:2]
         first = (m0 - m1) / ((l0 - l1) / h).to(dtype)
@@ -97,12 +97,12 @@ class DPMSolverPP:
 
 @dataclass(frozen=True, kw_only=True)
 class DPMSolverPPSingle:
-    """Singlestep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095, Alg. 1): every step stands alone.
+    """Singlestep DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095, Alg. 1): no history across steps.
 
     Args:
         order: 1, 2 or 3: evaluations of a step.
         eta: share of the noise.
-        noise_at: "end": the step goes below s and noise leads up to it (2S ancestral of k-diffusion);
+        noise_at: "end": the step ends below s and noise raises it to s (2S ancestral of k-diffusion);
             "stages": so does the stage inside the step (DPM-Solver++ SDE of k-diffusion); order 2 only.
     """
 
@@ -127,7 +127,7 @@ class DPMSolverPPSingle:
 
     @property
     def stochastic(self) -> bool:
-        """Whether a step draws noise."""
+        """True if a step draws noise."""
         return self.eta > 0
 
     def step(
@@ -140,7 +140,7 @@ class DPMSolverPPSingle:
         state: None,
         noise: Noise,
     ) -> tuple[Tensor, None]:
-        """Alg. 1, to the level from which noise leads up to s; order 1 where the log-SNR is infinite."""
+        """Alg. 1, to the level that noise raises to s; order 1 where the log-SNR is infinite."""
         d, m0 = down_time(schedule, t, s, self.eta), denoise(x, t).x0
         finite = torch.isfinite(schedule.log_snr(d) - schedule.log_snr(t))
         x0 = m0

@@ -29,8 +29,8 @@ class Churn:
     Args:
         churn: gamma_i of the paper, S_churn divided by the number of steps: sigma / alpha grows by it.
         churn_min: S_min, sigma / alpha below which nothing is added.
-        churn_max: S_max, likewise above; null for no bound.
-        noise_scale: S_noise, standard deviation of what is added.
+        churn_max: S_max, sigma / alpha above which nothing is added; null for no bound.
+        noise_scale: S_noise, standard deviation of the added noise.
     """
 
     churn: float = 0.0
@@ -45,7 +45,7 @@ class Churn:
 
     @property
     def stochastic(self) -> bool:
-        """Whether a step draws noise."""
+        """True if a step draws noise."""
         return self.churn > 0
 
     def churned(
@@ -154,7 +154,7 @@ class DPM2(Churn):
 
     @property
     def stochastic(self) -> bool:
-        """Whether a step draws noise."""
+        """True if a step draws noise."""
         return self.eta > 0 or self.churn > 0
 
     def step(
@@ -167,7 +167,7 @@ class DPM2(Churn):
         state: None,
         noise: Noise,
     ) -> tuple[Tensor, None]:
-        """Alg. 1 with r = 1/2, to the level below s from which the noise leads up to it."""
+        """Alg. 1 with r = 1/2, to the level below s from which the noise raises the data to s."""
         x, t = self.churned(schedule, x, t, s, noise)
         start, d = denoise(x, t), down_time(schedule, t, s, self.eta)
         x_d, middle = move(schedule, x, start.x0, t, d), time_between(schedule, t, d, 0.5)

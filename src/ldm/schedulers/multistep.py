@@ -31,7 +31,7 @@ def lagrange_integrals(
 
 
 class Estimate(NamedTuple):
-    """What the denoiser said at an earlier step, at the half log-SNR `at`."""
+    """The denoiser's estimate at an earlier step, at the half log-SNR `at`."""
 
     at: Tensor
     value: Tensor
@@ -51,7 +51,7 @@ def steady(history: History, h: Tensor) -> History:
     """The estimates to extrapolate x0 from over a step of h in the half log-SNR.
 
     Where it is more than 3 times the last one, as the end of `leading` grids is, polynomials through the past
-    overshoot, and the noise in the estimates grows: only the newest is taken. Smooth grids know no such step.
+    overshoot, and the noise in the estimates grows: only the newest is taken. Smooth grids have no such step.
     """
     if len(history) > 1 and bool((h > MAX_GROWTH * (history[0].at - history[1].at)).any()):
         return history[:1]

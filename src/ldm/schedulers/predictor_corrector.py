@@ -11,7 +11,7 @@ from ldm.schedulers.multistep import Estimate, History, lagrange_integrals, reme
 
 
 class Pending(NamedTuple):
-    """A step that waits for its correction: where it began, what it drew, the estimates up to its start."""
+    """A step before its correction: its start, its noise, the estimates up to its start."""
 
     x: Tensor
     start: Tensor
@@ -117,7 +117,7 @@ class SASolver:
 
     @property
     def stochastic(self) -> bool:
-        """Whether a step draws noise."""
+        """True if a step draws noise."""
         return self.tau > 0
 
     def step(

@@ -1,4 +1,4 @@
-"""Restart: parts of the way are gone again after noise was added."""
+"""Restart: an interval of noise levels is sampled again after noise was added."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,7 +20,7 @@ class Restart:
     Args:
         low: t_min of the restart interval, as sigma / alpha.
         high: t_max of it.
-        repeats: K, how often the interval is gone again.
+        repeats: K, number of rounds.
         steps: of Heun in each round.
     """
 

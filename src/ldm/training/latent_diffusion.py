@@ -22,7 +22,7 @@ from ldm.guidance import CFG, Branch, Branches, drop_captions, drop_embeddings
 from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import AdaptedNet, LoRA
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.protocols import TextEncoder
 from ldm.training.distributed.strategy import arrange, rank_and_world, share, summed, whole
 from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method

@@ -20,7 +20,7 @@ from ldm.data.shards.filters import Filters
 from ldm.data.shards.index import ShardIndex
 from ldm.data.shards.reader import SampleReader
 from ldm.diffusion.conditioning import Conditioning
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.protocols import TextEncoder
 
 
 class LatentData(ShardData):

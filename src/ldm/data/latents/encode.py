@@ -7,7 +7,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ldm.data.batch import to_float
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.protocols import TextEncoder
 from ldm.utils.device import as_dtype
 
 

@@ -13,7 +13,7 @@ from ldm.checkpoints.serialization import fingerprint, packed, unpacked
 from ldm.data.batch import to_float
 from ldm.data.shards.index import open_binary
 from ldm.diffusion import random
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.protocols import TextEncoder
 from ldm.utils.files import replacing, write_text
 
 ABOUT, REFERENCE = "latents.json", "reference.safetensors"

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from ldm.checkpoints.store import REST
-from ldm.models.text_encoder import TextEncoder
+from ldm.models.protocols import TextEncoder
 
 
 def blocks(net: nn.Module) -> Iterator[nn.Module]:
