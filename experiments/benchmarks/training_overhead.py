@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from hydra import compose, initialize_config_module
 
-from ldm.cli.app import register_resolvers
+from ldm.cli.resolvers import register_resolvers
 from ldm.cli.config import build
 from ldm.cli.stages import quieten_lightning
 from ldm.models.identity import IdentityAutoencoder

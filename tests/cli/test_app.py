@@ -11,7 +11,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 
 from ldm.cli.app import entry
-from ldm.cli.compose import _wandb_offline
+from ldm.cli.resolvers import _wandb_offline
 
 PRIMARY = """
 defaults:
@@ -96,7 +96,7 @@ def test_slurm_job_id_names_the_run_directory(command, monkeypatch):
         (["sed=1"], "sed: unknown key; did you mean 'seed'?"),
         (
             ["optimizer.lrr=1"],
-            "optimizer.lrr: unknown key; did you mean 'optimizer.lr'? +optimizer.lrr=... passes it to torch.optim.AdamW",
+            "optimizer.lrr: unknown key; did you mean 'optimizer.lr'? +optimizer.lrr=... passes it to torch",
         ),
         (["+optimizer.lrr=1"], "optimizer.lrr: unknown key; did you mean 'lr'? allowed: "),
         (["optimizer.lr=fast"], "optimizer.lr: must be float"),
@@ -142,8 +142,9 @@ def raises(error):
     ],
 )
 def test_a_failure_is_one_line(command, error, status, line):
-    arguments = ["seed=3", "text='a b'", "hydra.run.dir=here"]
-    assert command(*arguments, action=raises(error))[:3] == (
+    words = ["seed=3", "text='a b'", "hydra.run.dir=here"]
+    line = line.format(here=Path.cwd())
+    assert command(*words, action=raises(error))[:3] == (
         status,
         "",
         f"ldm-trial: {line.format(here=Path.cwd())}\n",
@@ -215,10 +216,8 @@ def test_flags_may_stand_anywhere(command):
         "seed=1", "--multirun", "text=a,b", "--config-name=trial", "optimizer.lr=0.5"
     )
     assert (status, err) == (0, "")
-    assert [(cfg["seed"], cfg["text"], cfg["optimizer"]["lr"]) for cfg, *_ in seen] == [
-        (1, "a", 0.5),
-        (1, "b", 0.5),
-    ]
+    found = [(cfg["seed"], cfg["text"], cfg["optimizer"]["lr"]) for cfg, *_ in seen]
+    assert found == [(1, "a", 0.5), (1, "b", 0.5)]
 
 
 def test_a_job_of_a_sweep_gives_other_ranks_its_own_line_and_directory(command):
@@ -258,14 +257,11 @@ def test_other_ranks_say_who_they_are(command, monkeypatch):
 
 
 def test_help_shows_groups_and_config(command):
-    Path("conf/data").mkdir()
-    Path("conf/data/mine.yaml").write_text("")
-    status, out, err, _ = command("--help", "seed=7")
+    status, out, err, _ = command("--help")
     assert (status, err) == (0, "")
     assert out.startswith("usage: ldm-trial ")
-    assert "trainer: cpu, ddp, fsdp, gpu" in out
-    assert "mine" in out
-    assert "seed: 7" in out
+    assert "(cpu, ddp, fsdp, gpu)" in out
+    assert "seed=0" in out
     assert runs() == []
 
 

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from ldm.checkpoints.converter import write_checkpoint
 from ldm.checkpoints.diffusers_config import backbone_json, backbone_node
-from ldm.cli.app import register_resolvers
 from ldm.cli.initial import difference, load_initial, reference
+from ldm.cli.resolvers import register_resolvers
 from ldm.models.unet import UNet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

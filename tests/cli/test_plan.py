@@ -9,10 +9,10 @@ import torch
 from hydra import compose, initialize_config_module
 
 from ldm.cli import rehearse
-from ldm.cli.app import register_resolvers
 from ldm.cli.config import build, check_targets
 from ldm.cli.constraints import check_constraints
 from ldm.cli.plan import main
+from ldm.cli.resolvers import register_resolvers
 from ldm.cli.train import SUPPLIED
 
 ROOT = Path(__file__).parents[2]

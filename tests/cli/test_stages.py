@@ -4,7 +4,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from ldm.cli import stages
-from ldm.cli.app import register_resolvers
+from ldm.cli.resolvers import register_resolvers
 
 
 def run(tmp_path, *overrides):

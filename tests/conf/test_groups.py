@@ -6,9 +6,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from ldm.cli.app import register_resolvers
 from ldm.cli.config import build, check_targets
 from ldm.cli.constraints import check_constraints
+from ldm.cli.resolvers import register_resolvers
 from ldm.cli.train import SUPPLIED
 
 CONF = Path(__file__).parents[2] / "conf"

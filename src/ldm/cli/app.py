@@ -80,10 +80,10 @@ def entry(
 @contextlib.contextmanager
 def _hydra(command: str, arguments: Namespace) -> Iterator["Hydra"]:
     """Hydra on the configs of a command, with the overrides of this process and advice on unknown keys."""
-    from ldm.cli.compose import register_resolvers
     from ldm.cli.hydra_internals import opened
     from ldm.cli.jobs import dry_overrides
     from ldm.cli.plain_keys import plain_keys
+    from ldm.cli.resolvers import register_resolvers
     from ldm.cli.unknown_keys import check_unknown
 
     register_resolvers()

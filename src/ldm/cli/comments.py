@@ -4,6 +4,7 @@ A key's comment stands above it or at the end of its line. The comment at the to
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import yaml
@@ -28,17 +29,9 @@ class Default(NamedTuple):
 
 
 def title(text: str) -> str:
-    """The first comment of a file, up to its end or the first example."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if line.startswith("# @package"):
-            continue
-        if not line.startswith("#") or line.startswith("#  ") or line.startswith("# Examples"):
-            break
-        lines.append(line.lstrip("# "))
-        if lines[-1].endswith((".", "?", ":")):
-            break
-    return " ".join(lines)
+    """The first comment line of a file, empty if it starts with a key."""
+    lines = [line for line in text.splitlines() if not line.startswith("# @package")]
+    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 
 def examples(text: str) -> list[str]:
@@ -46,10 +39,20 @@ def examples(text: str) -> list[str]:
     return [line.lstrip("# ") for line in text.splitlines() if line.startswith("#   ldm-")]
 
 
-def entries(text: str) -> list[Entry]:
-    """The keys of a file in order, those of nested mappings in place of the mapping."""
+def entries(text: str, leaves: bool = False) -> list[Entry]:
+    """The keys of a file in order.
+
+    Args:
+        text: of the file.
+        leaves: False shows mappings of plain values as one value, True all keys by themselves.
+    """
     node = yaml.compose(text, LOADER)
-    return [] if node is None else list(_entries(node, text.splitlines(), ""))
+    return [] if node is None else list(_entries(node, text.splitlines(), "", leaves))
+
+
+def choices(text: str) -> list[str]:
+    """The options that a file chooses in the groups of its command, as group=option."""
+    return [f"{group}={option}" for group, option in re.findall(r"- override /([\w/@.]+): (\w+)", text)]
 
 
 def defaults(text: str) -> list[Default]:
@@ -66,32 +69,40 @@ def defaults(text: str) -> list[Default]:
             name, option = item.value[0]
             group = name.value.removeprefix("optional ")
             if not group.startswith("override "):
-                found.append(Default(group, _value(option, lines), _comment(name, option, lines)))
+                found.append(Default(group, _value(option), _comment(name, option, lines)))
     return [d for d in found if d.option != "_self_"]
 
 
-def _entries(node: Any, lines: list[str], prefix: str) -> Any:
+def _entries(node: Any, lines: list[str], prefix: str, leaves: bool) -> Iterator[Entry]:
     for key, value in node.value:
         if not prefix and key.value in ("defaults", "hydra"):
             continue
         name, comment = f"{prefix}{key.value}", _comment(key, value, lines)
-        if isinstance(value, yaml.MappingNode) and value.value:
-            if comment:
-                yield Entry(f"{name}.", "", comment)
-            yield from _entries(value, lines, f"{name}.")
+        if _is_open(value, lines) or (leaves and isinstance(value, yaml.MappingNode)):
+            yield from _entries(value, lines, f"{name}.", leaves)
         else:
-            yield Entry(name, _value(value, lines), comment)
+            yield Entry(name, _value(value), comment)
 
 
-def _value(node: Any, lines: list[str]) -> str:
-    """The text of a value on one line, long lists cut."""
+def _is_open(node: Any, lines: list[str]) -> bool:
+    """True for a mapping whose keys are shown one by one: an object, or one with comments inside."""
+    if not isinstance(node, yaml.MappingNode):
+        return False
+    if node.flow_style:
+        return any(k.value == "_target_" and v.value.startswith("ldm.") for k, v in node.value)
+    pairs = node.value
+    return any(k.value == "_target_" or _comment(k, v, lines) or _is_open(v, lines) for k, v in pairs)
+
+
+def _value(node: Any) -> str:
+    """The text of a value on one line."""
     if isinstance(node, yaml.SequenceNode):
-        text = f"[{', '.join(_value(item, lines) for item in node.value)}]"
-    elif isinstance(node, yaml.ScalarNode):
-        text = node.value if node.value else '""' if node.style else "null"
+        text = f"[{','.join(map(_value, node.value))}]"
+    elif isinstance(node, yaml.MappingNode):
+        text = f"{{{','.join(f'{k.value}:{_value(v)}' for k, v in node.value)}}}"
     else:
-        text = "{}"
-    return text if len(text) <= 40 else f"{text[:36]} ..."
+        text = node.value if node.value else '""' if node.style else "null"
+    return text
 
 
 def _comment(key: Any, value: Any, lines: list[str]) -> str:

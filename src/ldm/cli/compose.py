@@ -24,6 +24,7 @@ def compose(
 
     from ldm.cli.hydra_internals import opened
     from ldm.cli.plain_keys import plain_keys
+    from ldm.cli.resolvers import register_resolvers
 
     register_resolvers()
     folder = None if config_dir is None else str(config_dir)
@@ -57,17 +58,3 @@ def resolved(config: Any) -> dict[str, Any]:
         first = (error.msg or str(error)).strip().splitlines()[0]
         raise ConfigError(f"{error.full_key or 'config'}: {first}") from error
     return dict(plain)
-
-
-def register_resolvers() -> None:
-    """Register `${wandb_offline:}`: true when there is no W&B login on this machine."""
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
-
-
-def _wandb_offline() -> bool:
-    if "WANDB_MODE" in os.environ:
-        return os.environ["WANDB_MODE"] != "online"
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return "WANDB_API_KEY" not in os.environ and not (netrc.is_file() and "wandb" in netrc.read_text())

@@ -1,4 +1,4 @@
-"""`--help`: what a command does, its examples, groups and keys, and the options of a group with their keys."""
+"""`--help`: examples, groups and keys of a command, and the options of a group with their keys."""
 
 import shutil
 import textwrap
@@ -6,11 +6,11 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 
 from ldm.cli.arguments import parser
-from ldm.cli.comments import Entry, examples, title
+from ldm.cli.comments import Entry, choices, entries, examples, title
 from ldm.cli.config import ConfigError, did_you_mean
 from ldm.cli.pages import Files
 
-LEFT = 34
+LEFT = 30
 
 
 def shown(command: str, arguments: Namespace) -> str:
@@ -46,22 +46,19 @@ def command_page(files: Files, command: str, config_name: str) -> Iterator[str]:
     if required := [e for e in keys if e.value == "???"]:
         yield from ["", "Required", *table(required)]
     if groups := files.groups(config_name):
-        yield from [
-            "",
-            f"Groups: group=option (ldm-{command} --help GROUP shows options, keys and the contract)",
-        ]
+        yield from ["", f"Groups: group=option (ldm-{command} --help GROUP for options, keys, contract)"]
     for group, option, comment in groups:
         head = files.describe(group)[0] or comment
         yield from row(f"{group}={option}", head)
-        if options := files.options(group):
-            yield from wrapped(", ".join(options), " " * (LEFT + 2))
+        if len(options := files.options(group)) > 1:
+            yield from wrapped(f"({', '.join(options)})", " " * 6)
     if rest := [e for e in keys if e.value != "???"]:
         yield from ["", "Keys: key=value", *table(rest)]
     yield from ["", "Flags", *flags(command)]
 
 
 def group_page(files: Files, command: str, group: str, chosen: str) -> Iterator[str]:
-    """The options of a group, the one that is chosen with its keys, and the contract of an option of one's own."""
+    """The options of a group, the keys of the default, and the contract for an option of your own."""
     head, body = files.describe(group)
     yield from wrapped(f"{group}: {head}", "")
     yield from ["", f"Options of ldm-{command} (default: {chosen})"]
@@ -70,7 +67,7 @@ def group_page(files: Files, command: str, group: str, chosen: str) -> Iterator[
     if keys := files.option(group, chosen):
         yield from [
             "",
-            f"Keys of {group}={chosen} (ldm-{command} --help {group}=OPTION shows those of another)",
+            f"Keys of {group}={chosen} (of another: ldm-{command} --help {group}=OPTION)",
         ]
         yield from table(keys, group)
     if body:
@@ -84,16 +81,21 @@ def option_page(files: Files, command: str, group: str, name: str) -> Iterator[s
         near = did_you_mean(name, options)
         raise ConfigError(f"{group}={name}: no such option{near or ';'} available: {', '.join(options)}")
     yield from wrapped(f"{group}={name}: {files.title(group, name)}", "")
-    is_global = "@package _global_" in files.read(f"{group}/{name}.yaml")
-    if keys := files.option(group, name):
-        yield from ["", "Sets" if is_global else "Keys", *table(keys, "" if is_global else group)]
+    text = files.read(f"{group}/{name}.yaml")
+    if "@package _global_" not in text:
+        yield from ["", "Keys", *table(files.option(group, name), group)]
+        return
+    if chosen := choices(text):
+        yield from ["", "Chooses", *(f"  {choice}" for choice in chosen)]
+    if keys := entries(text, leaves=True):
+        yield from ["", "Sets", *table(keys)]
 
 
 def table(keys: Iterable[Entry], prefix: str = "") -> Iterator[str]:
     """A row for each key."""
     for key, value, comment in keys:
         name = f"{prefix}.{key}" if prefix else key
-        yield from row(name if key.endswith(".") else f"{name}={value}", comment)
+        yield from row(f"{name}={value if len(value) <= 40 else f'{value[:36]} ...'}", comment)
 
 
 def row(left: str, right: str) -> Iterator[str]:

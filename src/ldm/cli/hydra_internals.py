@@ -1,7 +1,7 @@
 """The modes of a command through Hydra 1.3's own objects: what `hydra.main` does without the command line.
 
-`hydra.compose` is public, but sweeps, launchers, shell completion and `--cfg` are only reached by `hydra.main`
-(1.3.2), which parses `sys.argv` itself and reports errors in its own way. Here is the object behind both.
+`hydra.compose` is public, but sweeps, launchers, shell completion and `--cfg` are reached by `hydra.main`
+alone, which parses `sys.argv` and reports errors in its own way. This is the object behind both (1.3.2).
 """
 
 import contextlib

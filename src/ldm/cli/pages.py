@@ -1,4 +1,4 @@
-"""Commands, groups and options as help shows them: titles, keys and their comments from the files of `conf/`."""
+"""Commands, groups and options as help shows them: titles, keys and their comments from `conf/`."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from ldm.cli.comments import Default, Entry, defaults, entries, title
-from ldm.cli.signatures import Argument, arguments, contract
+from ldm.cli.signatures import Argument, arguments, contract, summary
 
 # A reference to another node of the config, which is how the parts of a model find each other.
 WIRING = re.compile(r"\$\{(oc\.select:)?[a-z_]+(,null)?\}")
@@ -69,7 +69,7 @@ class Files:
         return [e for e in found.values() if _is_shown(e)]
 
     def option(self, group: str, name: str) -> list[Entry]:
-        """The keys of an option; a comment that its file lacks is that of the option it extends, or its class's."""
+        """The keys of an option, with comments of its file, of the option it extends, or of its class."""
         merged = self._merged(group, name)
         target = {key: e.value for key, e in merged.items() if key.rpartition(".")[2] == "_target_"}
         result = []
@@ -94,8 +94,10 @@ class Files:
         return found
 
     def title(self, group: str, name: str) -> str:
-        """The first comment of an option."""
-        return title(self.read(f"{group}/{name}.yaml"))
+        """The first comment line of an option, or else the first sentence on its class or function."""
+        text = self.read(f"{group}/{name}.yaml")
+        target = next((e.value for e in entries(text) if e.key == "_target_"), "")
+        return title(text) or summary(target)
 
 
 def _is_shown(entry: Entry) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import ldm
 
 Definition = ast.ClassDef | ast.FunctionDef
-HEADINGS = ("Args", "Returns", "Raises", "Reference", "References", "Attributes", "Yields", "Example")
+CALLS = ("__call__", "forward")
 
 
 class Argument(NamedTuple):
@@ -29,20 +29,22 @@ def module(name: str) -> ast.Module | None:
 
 @functools.cache
 def definition(target: str) -> tuple[Definition, str] | None:
-    """A class or function and its module, by its dotted name; names that a package re-exports are followed."""
+    """A class or function and its module, by its dotted name; re-exported names are followed."""
     name, _, last = target.rpartition(".")
-    if not name.startswith("ldm") or (tree := module(name)) is None:
+    if name.split(".")[0] != "ldm" or (tree := module(name)) is None:
         return None
     for node in tree.body:
         if isinstance(node, Definition) and node.name == last:
             return node, name
-        if (
-            isinstance(node, ast.ImportFrom)
-            and node.module
-            and last in {a.asname or a.name for a in node.names}
-        ):
+        if isinstance(node, ast.ImportFrom) and last in {a.asname or a.name for a in node.names}:
             return definition(f"{node.module}.{last}")
     return None
+
+
+def summary(target: str) -> str:
+    """The first line of the documentation of a class or function."""
+    found = definition(target)
+    return (ast.get_docstring(found[0]) or "").partition("\n")[0] if found else ""
 
 
 def arguments(target: str) -> dict[str, Argument]:
@@ -51,11 +53,9 @@ def arguments(target: str) -> dict[str, Argument]:
         return {}
     node, home = found
     result: dict[str, Argument] = {}
-    if isinstance(node, ast.ClassDef):
-        for base in node.bases:
-            result |= arguments(f"{home}.{ast.unparse(base).split('[')[0]}")
-    texts = documented(ast.get_docstring(node) or "")
-    annotations = dict(_annotations(node))
+    for base in node.bases if isinstance(node, ast.ClassDef) else []:
+        result |= arguments(f"{home}.{ast.unparse(base).split('[')[0]}")
+    texts, annotations = documented(ast.get_docstring(node) or ""), _annotations(node)
     for name in {**texts, **annotations}:
         comment = texts.get(name) or result.get(name, Argument()).comment
         result[name] = Argument(comment, _values(annotations.get(name), home))
@@ -65,9 +65,7 @@ def arguments(target: str) -> dict[str, Argument]:
 def documented(docstring: str) -> dict[str, str]:
     """Name -> text of the entries in the Args of a docstring."""
     result: dict[str, str] = {}
-    section = re.search(
-        r"^(?:Args|Attributes):\n((?:[ \t]+.*\n|\n(?=[ \t]))*)", f"{docstring}\n", re.MULTILINE
-    )
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n|\n(?=[ \t]))*)", f"{docstring}\n", re.MULTILINE)
     names: list[str] = []
     for line in section[1].splitlines() if section else []:
         start = re.match(r" {4}([\w*]+(?:, [\w*]+)*)(?: \([^)]*\))?: (.*)", line)
@@ -80,46 +78,50 @@ def documented(docstring: str) -> dict[str, str]:
 
 
 def contract(target: str) -> list[str]:
-    """The documentation of a class and the signatures of its public members, one line each."""
+    """The documentation of a class and its public members, with the first sentence on each."""
     if (found := definition(target)) is None:
         return []
-    node, _ = found
+    node, home = found
     text = (ast.get_docstring(node) or "").split("\n\nArgs:")[0]
-    lines = [f"{node.name} ({target.rpartition('.')[0]})", *text.splitlines()]
+    lines = [f"Contract: {home}.{node.name}", "", *(" ".join(p.split()) for p in text.split("\n\n")), ""]
     for child in node.body:
         if isinstance(child, ast.AnnAssign):
             lines.append(f"  {ast.unparse(child)}")
-        elif isinstance(child, ast.FunctionDef) and (
-            child.name in ("__call__", "forward") or child.name[0] != "_"
-        ):
-            returns = f" -> {ast.unparse(child.returns)}" if child.returns else ""
-            lines.append(f"  {child.name}({ast.unparse(child.args)}){returns}")
-            if text := ast.get_docstring(child):
-                lines.append(f"      {text.splitlines()[0]}")
+        elif isinstance(child, ast.FunctionDef) and (child.name in CALLS or child.name[0] != "_"):
+            lines.append(f"  {_signature(child)}")
+            summary = (ast.get_docstring(child) or "").partition("\n\n")[0]
+            lines += [f"      {' '.join(summary.split())}"] if summary else []
     return lines
 
 
-def _annotations(node: Definition) -> list[tuple[str, ast.expr | None]]:
+def _signature(node: ast.FunctionDef) -> str:
+    """A method or property as it is written, without self."""
+    returns = ast.unparse(node.returns) if node.returns else ""
+    if any(ast.unparse(d) == "property" for d in node.decorator_list):
+        return f"{node.name}: {returns}"
+    arguments = re.sub(r"^self(, )?", "", ast.unparse(node.args))
+    return f"{node.name}({arguments}){f' -> {returns}' if returns else ''}"
+
+
+def _annotations(node: Definition) -> dict[str, ast.expr | None]:
     """Names and annotations of the arguments: of __init__, or of the fields of a dataclass."""
     if isinstance(node, ast.FunctionDef):
-        return [(a.arg, a.annotation) for a in (*node.args.args, *node.args.kwonlyargs)]
+        every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        return {a.arg: a.annotation for a in every if a.arg != "self"}
     for child in node.body:
         if isinstance(child, ast.FunctionDef) and child.name == "__init__":
-            return [pair for pair in _annotations(child) if pair[0] != "self"]
-    return [
-        (child.target.id, child.annotation)
-        for child in node.body
-        if isinstance(child, ast.AnnAssign) and isinstance(child.target, ast.Name)
-    ]
+            return _annotations(child)
+    fields = [child for child in node.body if isinstance(child, ast.AnnAssign)]
+    return {f.target.id: f.annotation for f in fields if isinstance(f.target, ast.Name)}
 
 
 def _values(annotation: ast.expr | None, home: str) -> tuple[str, ...]:
-    """The values of a Literal in an annotation, also of one that has a name in its module."""
+    """The values of a Literal in an annotation, or in one that has a name in its module."""
     for node in ast.walk(annotation) if annotation is not None else []:
         if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal":
             return tuple(str(c.value) for c in ast.walk(node.slice) if isinstance(c, ast.Constant))
-        if isinstance(node, ast.Name):
-            for child in tree.body if (tree := module(home)) else []:
+        if isinstance(node, ast.Name) and (tree := module(home)) is not None:
+            for child in tree.body:
                 if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == node.id:
                     return _values(child.value, home)
     return ()

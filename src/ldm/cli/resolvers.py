@@ -1,0 +1,28 @@
+"""Functions that configs may use as `${name:...}`; registered before a config is composed."""
+
+import math
+import os
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+
+def register_resolvers() -> None:
+    """Registers `${mul:a,b}`, a product, and `${wandb_offline:}`, true without a login to W&B."""
+    OmegaConf.register_new_resolver("mul", _product, replace=True)
+    OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
+
+
+def _product(*factors: object) -> int | float:
+    """The product of numbers, as of steps and images per step."""
+    numbers = [factor for factor in factors if isinstance(factor, int | float)]
+    if len(numbers) < len(factors):
+        raise ValueError(f"a product needs numbers, got {list(factors)}")
+    return math.prod(numbers)
+
+
+def _wandb_offline() -> bool:
+    if "WANDB_MODE" in os.environ:
+        return os.environ["WANDB_MODE"] != "online"
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return "WANDB_API_KEY" not in os.environ and not (netrc.is_file() and "wandb" in netrc.read_text())
