@@ -172,7 +172,7 @@ def test_every_parameter_has_a_gradient():
         ({"num_heads": 3}, r"num_heads must divide the width 16, got 3"),
         (
             {"layout_rank": 2, "pooled_dim": 3},
-            r"layout_rank=2 needs .*, got 3 and None \(backbone\.layout_rank\)",
+            r"layout_rank needs .*, got 2 with 3 and None",
         ),
     ],
 )

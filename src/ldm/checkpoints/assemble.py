@@ -29,7 +29,7 @@ class MismatchError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """What a checkpoint holds.
+    """A model read from a checkpoint.
 
     Args:
         config: a node for each component and further settings, plain types only.
@@ -42,7 +42,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the tensors of a model are.
+    """The tensors of a model before they are read: files, names, config.
 
     Args:
         path: of the checkpoint, for messages.
@@ -62,7 +62,7 @@ class Source:
 
 
 class _NoDraws(TorchFunctionMode):
-    """Leaves out draws on the meta device, which do nothing there but import torch's compiler (1.3 s)."""
+    """Skips random draws on the meta device, which only import torch's compiler there (1.3 s)."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -75,7 +75,7 @@ class _NoDraws(TorchFunctionMode):
 
 
 def _waits_for_values(module: nn.Module) -> bool:
-    """Whether a module built on the meta device has tensors that no checkpoint fills (buffers not stored)."""
+    """True if a module has tensors that no checkpoint stores (non-persistent buffers)."""
     stored = set(module.state_dict())
     if any(buffer.is_meta for name, buffer in module.named_buffers() if name not in stored):
         return True

@@ -25,7 +25,7 @@ INDEX = "model_index.json"
 
 
 def is_diffusers_folder(path: Path) -> bool:
-    """Whether a folder is that of a pipeline."""
+    """True for the folder of a diffusers pipeline."""
     return (path / INDEX).is_file()
 
 
@@ -58,7 +58,7 @@ def _weights(folder: Path, component: str, variant: str | None) -> list[Path]:
 
 
 def _pad_token(folder: Path) -> int | None:
-    """The id of the tokenizer's padding; None if it is not said."""
+    """The id of the tokenizer's padding; None if the tokenizer names none."""
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / file).is_file():
             token = read_json(folder / file).get("pad_token")

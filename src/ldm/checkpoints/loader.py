@@ -1,4 +1,4 @@
-"""Reads a model from whatever people have: our files, diffusers' folders, original files, runs, the hub."""
+"""Loads a model from a file of ours, a diffusers folder, an original file, a run or the hub."""
 
 import logging
 import os

@@ -55,7 +55,7 @@ def _numbers(match: re.Match[str], node: Mapping[str, Any]) -> dict[str, Any]:
 def theirs(
     component: str, node: Mapping[str, Any], keys: Iterable[str], column: int
 ) -> dict[str, tuple[str, ...]]:
-    """The names of a component's tensors in another format.
+    """Names of a component's tensors in another format.
 
     Args:
         component: "backbone", "autoencoder" or "text_encoder".
@@ -104,5 +104,5 @@ def in_single_file(
 
 
 def unused(name: str) -> bool:
-    """Whether a tensor of a single file belongs to no component."""
+    """True for a tensor of a single file that belongs to no component."""
     return any(re.fullmatch(pattern, name) for pattern in keymaps.UNUSED)

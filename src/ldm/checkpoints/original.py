@@ -1,4 +1,4 @@
-"""Original single files (CompVis, Stability): names and shapes of their tensors tell what they hold."""
+"""Original single files (CompVis, Stability), identified by names and shapes of their tensors."""
 
 import logging
 import re
@@ -31,7 +31,7 @@ GRID = {"_target_": "ldm.diffusion.timesteps.leading", "_partial_": True, "offse
 
 
 def is_original(shapes: Shapes) -> bool:
-    """Whether the names are those of an original single file."""
+    """True if the names are those of an original single file."""
     return f"{UNET}input_blocks.0.0.weight" in shapes and f"{VAE}encoder.conv_in.weight" in shapes
 
 

@@ -1,4 +1,4 @@
-"""Small tensors as bytes in the format of safetensors, and what identifies the weights of a net."""
+"""Small tensors as bytes in the safetensors format, and the fingerprint of a net's weights."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Plain]) -> bytes:
 
 
 def about_of(data: bytes) -> dict[str, Plain]:
-    """What `packed` was told, without a look at the tensors.
+    """The metadata given to `packed`; tensors are not read.
 
     Raises: ValueError if the header is damaged.
     """
@@ -37,7 +37,7 @@ def about_of(data: bytes) -> dict[str, Plain]:
 
 
 def unpacked(data: bytes) -> tuple[dict[str, Tensor], dict[str, Plain]]:
-    """The tensors that `packed` was given and what it was told.
+    """The tensors and metadata given to `packed`.
 
     Raises: ValueError if a value is not as it was.
     """
@@ -64,7 +64,7 @@ def _metadata(data: bytes) -> dict[str, Plain]:
 
 
 def _checksum(about: Mapping[str, Plain], data: bytes) -> int:
-    """CRC-32 of what is said and of the bytes of the tensors in a file."""
+    """CRC-32 of the metadata and of the bytes of the tensors in a file."""
     tensors = memoryview(data)[HEAD + int.from_bytes(data[:HEAD], "little") :]
     return zlib.crc32(tensors, zlib.crc32(json.dumps(dict(about), sort_keys=True).encode()))
 

@@ -34,7 +34,7 @@ def _key(sigma_rel: float, name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Thinning:
-    """Which moments stay where not all have room.
+    """Selection of the moments to keep within a budget.
 
     The first moment, the newest, and those between whose number is a multiple of 1, 2, 4, ..., the smallest
     for which there is room: evenly spread, and a function of the newest moment alone. What stays after a
@@ -56,7 +56,7 @@ class Thinning:
         return number if number > (images - self.batch_size) // self.every_n_images else 0
 
     def keeps(self, images: int, newest: int) -> bool:
-        """Whether a snapshot stays once there is one at `newest` images."""
+        """True if a snapshot is kept once the newest one is at `newest` images."""
         if images >= newest:
             return images == newest
         others = newest // self.every_n_images - (self.number(newest) > 0)  # moments before the newest
@@ -122,7 +122,7 @@ class SnapshotStore:
 
 
 def room_within(budget: float, tensors: Iterable[Tensor]) -> int:
-    """How many snapshots a budget has room for beside one that is being written.
+    """Number of snapshots within a budget that leaves room for one being written.
 
     Args:
         budget: bytes.
@@ -141,7 +141,7 @@ def room_within(budget: float, tensors: Iterable[Tensor]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a snapshot's file says of itself.
+    """Metadata of a snapshot's file.
 
     Args:
         path: the file.

@@ -41,7 +41,7 @@ class HashedFile(io.RawIOBase):
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    """What a manifest says of a file on the disk."""
+    """Entry of a file in a manifest: its size and SHA-256."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
@@ -125,7 +125,7 @@ class CheckpointStore:
         return path
 
     def damage(self, step: int) -> str | None:
-        """What is wrong with the checkpoint of a step; None if all its bytes are as they were written."""
+        """Description of the damage to the checkpoint of a step; None if all bytes match its manifest."""
         path = self.path(step)
         try:
             files = json.loads((path / MANIFEST).read_text())["files"]
@@ -141,7 +141,7 @@ class CheckpointStore:
         return None
 
     def newest(self) -> int | None:
-        """Step of the newest checkpoint that is whole; those that are not are passed over with a warning."""
+        """Step of the newest checkpoint that is whole; damaged ones are skipped with a warning."""
         for step in reversed(self.steps()):
             wrong = self.damage(step)
             if wrong is None:
@@ -166,7 +166,7 @@ class CheckpointStore:
 
 
 def resumable(path: Path) -> tuple[Path, int]:
-    """What to give to the trainer for a checkpoint that a user names, and its step.
+    """Path for the trainer and step of a checkpoint named by the user.
 
     Args:
         path: a checkpoint's folder, or the file in it.
@@ -187,7 +187,7 @@ def resumable(path: Path) -> tuple[Path, int]:
 
 
 def of_training(path: Path) -> Path:
-    """What to read for a training checkpoint or a folder of them (its newest); other paths as they are.
+    """Path to read for a training checkpoint or a folder of them (its newest); other paths unchanged.
 
     Raises: ValueError if none in the folder is whole.
     """
@@ -206,7 +206,7 @@ def state_of(folder: Path) -> Path:
 
 
 def is_sharded(path: Path) -> bool:
-    """Whether a path is the folder of a sharded checkpoint."""
+    """True for the folder of a sharded checkpoint."""
     return (path / REST).is_file()
 
 

@@ -140,7 +140,7 @@ class TensorFiles:
 
 
 def load_archive(path: Path) -> Any:
-    """What `torch.save` wrote, if it is tensors and plain types; mapped into memory where the format allows.
+    """Contents of a `torch.save` archive of tensors and plain types, memory-mapped where the format allows.
 
     Raises: ValueError for a file that is no such archive or asks for code to be run.
     """

@@ -20,7 +20,7 @@ FORMAT = "ldm-training"
 def training_metadata(
     config: dict[str, Any], autoencoder: str | None, run: str = "", base: str | None = None
 ) -> dict[str, str]:
-    """What a training checkpoint says of itself.
+    """Metadata of a training checkpoint.
 
     Args:
         config: of the model in training, plain types only; with a node "adapters" if adapters are trained.
@@ -33,7 +33,7 @@ def training_metadata(
 
 
 def is_training_checkpoint(files: TensorFiles) -> bool:
-    """Whether a file was saved by `ldm-train`'s diffusion stage."""
+    """True for a file saved by `ldm-train`'s diffusion stage."""
     return files.metadata.get("format") == FORMAT
 
 
@@ -77,7 +77,7 @@ def trained_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def stored_updates(files: TensorFiles, node: Mapping[str, Any], prefix: str) -> dict[str, Update]:
-    """What the adapters in a checkpoint add to the layers of the backbone.
+    """Weight updates of the backbone's layers by the adapters in a checkpoint.
 
     Args:
         files: the checkpoint, opened.

@@ -1,4 +1,4 @@
-"""What every data module yields, and the base of those that hold their images in memory."""
+"""Batches, the base class of data modules, and that of data held in memory."""
 
 import time
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ class Stream(IterableDataset[Batch]):
 
 
 class WatchedLoader(DataLoader[Batch]):
-    """A loader that adds up the seconds for which it is waited, in `waited`."""
+    """A loader that accumulates in `waited` the seconds for which training waits for it."""
 
     waited = 0.0
 

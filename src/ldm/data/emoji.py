@@ -138,7 +138,7 @@ class EmojiData(MemoryData):
         return self._keys
 
     def is_held_out(self, key: Int64[Tensor, " b"], colour: Int64[Tensor, " b"]) -> Tensor:
-        """Whether (emoji, background) pairs are never trained on; colour 0 is white, always trained on."""
+        """True for (emoji, background) pairs that are never trained on; never those on colour 0, white."""
         u = random.uniform(self.seed, "held_out_pairs", key * 1000 + colour, 0)
         return (u < self.held_out_pairs) & (colour > 0)
 

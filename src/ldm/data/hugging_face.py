@@ -81,7 +81,7 @@ def _library() -> Any:
 
 
 def _captions(feature: Any, column: str) -> Callable[[Any], str]:
-    """What makes a caption of a value of a column."""
+    """A function from a column's value to a caption."""
     names: Sequence[str] = getattr(feature, "names", None) or ()
     if not names and getattr(feature, "dtype", None) not in ("string", "large_string"):
         raise ValueError(

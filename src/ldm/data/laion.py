@@ -103,7 +103,7 @@ class LaionData(ShardData):
         return paths
 
     def made_reader(self, files: ShardFiles) -> SampleReader:
-        """What reads images and captions out of the shards."""
+        """Reader of images and captions."""
         return SampleReader(self.index.samples, files, self.caption, self.fallback, self.max_pixels)
 
     def read(self, row: int, size: Size) -> tuple[Decoded, str]:

@@ -1,7 +1,7 @@
 """The one sampling loop, for every solver."""
 
 from collections.abc import Callable
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -81,25 +81,25 @@ def sample(
     """
     check_grid(timesteps, schedule.num_train_timesteps)
     times = timesteps.to(x.device, torch.float32 if x.device.type == "mps" else torch.float64)
-    latest = Denoised(x, x)
-
-    def observed(x_t: Tensor, t: Tensor) -> Denoised:
-        nonlocal latest
-        latest = denoise(x_t, t)
-        return latest
-
-    draws = count()
-
-    def draw(a: Tensor, b: Tensor) -> Tensor:
-        return noise(next(draws), a, b)
-
+    observed, draws = _Observed(denoise, Denoised(x, x)), count()
     state: Any = None
-    for i in range(len(times) - 1):
-        t, s = times[i : i + 1], times[i + 1 : i + 2]
-        x, state = scheduler.step(observed, schedule, x, t, s, state, draw)
+    for i, (t, s) in enumerate(pairwise(times.split(1))):
+        x, state = scheduler.step(observed, schedule, x, t, s, state, lambda a, b: noise(next(draws), a, b))
         try:
-            replaced = None if on_step is None else on_step(i, x, latest.x0)
+            replaced = None if on_step is None else on_step(i, x, observed.latest.x0)
         except StopSampling:
-            return latest.x0
+            return observed.latest.x0
         x = x if replaced is None else replaced
     return x
+
+
+class _Observed:
+    """A denoiser that keeps its latest estimate, for `on_step`."""
+
+    def __init__(self, denoise: Denoise, latest: Denoised) -> None:
+        self.denoise, self.latest = denoise, latest
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
+        """The estimate at (x_t, t)."""
+        self.latest = self.denoise(x_t, t)
+        return self.latest

@@ -85,7 +85,7 @@ class Affine(NamedTuple):
 
 
 def step_map(solver: Scheduler, schedule: NoiseSchedule, data: Mixture, t: Tensor, s: Tensor) -> Affine:
-    """What one step does to Gaussian data, for transitions t (n,) -> s (n,) at once."""
+    """Effect of one step on Gaussian data, for transitions t (n,) -> s (n,) at once."""
     zero, one, denoise = torch.zeros_like(t), torch.ones_like(t), data.denoiser(schedule)
     draws = 0
 
@@ -123,7 +123,7 @@ def level_error(solver: Scheduler, schedule: NoiseSchedule, t: Tensor, s: Tensor
 
 
 class Sampled(NamedTuple):
-    """What a solver makes of Gaussian data: moments at the end, their exact values, evaluations."""
+    """Samples of a solver for Gaussian data: moments at the end, their exact values, evaluations."""
 
     mean: float
     std: float

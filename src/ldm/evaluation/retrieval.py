@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """How near the samples are to the images they were prompted for.
+    """Ranks of the prompted images among the references, by distance to the samples.
 
     Args:
         nearest: index of the nearest reference of each sample, (n,).

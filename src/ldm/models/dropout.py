@@ -48,7 +48,7 @@ def dropouts_of(net: nn.Module) -> list[KeyedDropout]:
 def give_keys(
     layers: Sequence[KeyedDropout], seed: int, key: Int64[Tensor, " b"], visit: Int64[Tensor, " b"]
 ) -> None:
-    """Says which samples come next; kept until the next call, so that a backward pass may compute again.
+    """Sets the keys of the next samples; they stay until the next call, for backward passes that recompute.
 
     Args:
         layers: of `dropouts_of`.

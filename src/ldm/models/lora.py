@@ -17,7 +17,7 @@ from ldm.models.protocols import Backbone
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """What is added to a weight: scale * up @ down.
+    """A low-rank update of a weight: scale * up @ down.
 
     Args:
         down: (rank, in, ...), A in the paper.
@@ -52,7 +52,7 @@ class Adapter(nn.Module):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))  # as a linear layer's weight
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """What is added to the layer's output for its input x."""
+        """The addend to the layer's output for its input x."""
         return self.scale * F.linear(F.linear(x, self.A), self.B)
 
 
@@ -96,7 +96,7 @@ class LoRA(nn.Module):
             place.add_module(last, Adapter(linear[name], rank, float(alpha)))
 
     def updates(self) -> dict[str, Update]:
-        """What the adapters add to the weights of their layers, by layer."""
+        """Weight updates of the adapters by layer."""
         adapters = {name: self.get_submodule(name) for name in self.layers}
         return {
             name: Update(down=adapter.A.detach(), up=adapter.B.detach(), scale=adapter.scale)
@@ -104,7 +104,7 @@ class LoRA(nn.Module):
         }
 
     def forward(self, name: str, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
-        """What is added to the output of the layer of that name."""
+        """The addend to the output of the layer of that name."""
         return self.get_submodule(name)(x)
 
 

@@ -225,7 +225,7 @@ def check_rows(rows: int) -> None:
 def decode_tiled(
     autoencoder: AutoencoderKL, z: Float[Tensor, "b k h w"], rows: int
 ) -> Float[Tensor, "b c h2 w2"]:
-    """What autoencoder.decode(z) returns, up to rounding, computed in bands; without gradient.
+    """autoencoder.decode(z), up to rounding, computed in bands; without gradient.
 
     Args:
         autoencoder: the autoencoder, all of it on the device of z.
@@ -252,7 +252,7 @@ def decode_tiled(
 
 @torch.no_grad()
 def encode_tiled(autoencoder: AutoencoderKL, image: Float[Tensor, "b c h w"], rows: int) -> Posterior:
-    """What autoencoder.encode(image) returns, up to rounding, computed in bands; without gradient.
+    """autoencoder.encode(image), up to rounding, computed in bands; without gradient.
 
     Args:
         autoencoder: the autoencoder, all of it on the device of the image.

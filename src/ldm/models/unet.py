@@ -220,26 +220,30 @@ class UNet(nn.Module):
         if pooled_dim is not None:
             self.pooled_embed = nn.Linear(pooled_dim, embedding_dim)
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
-        if position_size is not None:
-            self.position = _position(channels[0], position_size)
-        self.has_position, self.position_size = position_size is not None, position_size
-        self.has_layout = layout_rank is not None
-        if layout_rank is not None:
-            if pooled_dim is None or position_size is None:
-                raise ValueError(
-                    f"layout_rank={layout_rank} needs pooled_dim and position_size, got {pooled_dim} and "
-                    f"{position_size} (backbone.layout_rank)"
-                )
-            self.layout = Layout(pooled_dim, layout_rank, channels[0], position_size)
-        build = _Builder(
-            embedding_dim, norm_groups, dropout, context_dim, transformer_depth, linear_projection
-        )
+        self._add_position(channels[0], position_size, layout_rank)
+        shared = (embedding_dim, norm_groups, dropout, context_dim, transformer_depth, linear_projection)
+        build = _Builder(*shared)
         self.down, skips = build.down(channels, layers_per_block, attention, heads)
         self.mid = build.mid(channels[-1], mid_attention, heads[-1])
         self.up = build.up(channels, layers_per_block, attention, heads, skips)
         self.norm_out = nn.GroupNorm(norm_groups, channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(channels[0], out_channels, 3, padding=1)
         zero_(self.conv_out)
+
+    def _add_position(self, channels: int, position_size: int | None, layout_rank: int | None) -> None:
+        """Makes the learned position table and the maps that the pooled condition weights, if any."""
+        if position_size is not None:
+            self.position = _position(channels, position_size)
+        self.has_position, self.position_size = position_size is not None, position_size
+        self.has_layout = layout_rank is not None
+        if layout_rank is None:
+            return
+        if self.pooled_dim is None or position_size is None:
+            raise ValueError(
+                f"layout_rank needs pooled_dim and position_size, got {layout_rank} with {self.pooled_dim} "
+                f"and {position_size}"
+            )
+        self.layout = Layout(self.pooled_dim, layout_rank, channels, position_size)
 
     def embed(self, t: Float[Tensor, " b"], cond: Conditioning) -> Float[Tensor, "b e"]:
         """Returns the embedding of the time and of the pooled condition."""

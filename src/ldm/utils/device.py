@@ -58,7 +58,7 @@ def set_threads(threads: int | None) -> int:
 
 
 def has_bf16(device: torch.device, root: Path = Path("/")) -> bool:
-    """Whether a device computes in bfloat16 itself; emulation, slower than float32, does not count."""
+    """True if a device computes in bfloat16 natively; emulation, slower than float32, does not count."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     lines = _read(root / "proc/cpuinfo").splitlines() if device.type == "cpu" else []

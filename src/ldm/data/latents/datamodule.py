@@ -132,7 +132,7 @@ class LatentData(ShardData):
         return found
 
     def made_reader(self, files: ShardFiles) -> SampleReader:
-        """What reads latents and captions out of the shards."""
+        """Reader of latents and captions."""
         return SampleReader(self.index.samples, files, "txt", None, 0)
 
     def verify(self, autoencoder: nn.Module, text_encoder: TextEncoder | None = None) -> None:
@@ -162,7 +162,7 @@ class LatentData(ShardData):
         return Conditioning(**{name: found[name][None] for name in ("tokens", "pooled") if name in found})
 
     def read(self, row: int) -> tuple[dict[str, Tensor], str]:
-        """What is stored of a row of the index, and its caption.
+        """Stored tensors of a row of the index, and its caption.
 
         Raises: BadSample; ValueError if it was made by other nets than its folder says.
         """

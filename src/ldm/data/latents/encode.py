@@ -49,7 +49,7 @@ class Encoder:
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[Tensor, "b 3 h w"], captions: list[str]) -> list[dict[str, Tensor]]:
-        """What is stored of each image: mean and std (c, h, w), tokens (l, d) and pooled (p,) if there are.
+        """Tensors to store for each image: mean and std (c, h, w), tokens (l, d) and pooled (p,) if any.
 
         Raises: Unsound if something is not finite in the dtype.
         """

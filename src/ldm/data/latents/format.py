@@ -1,4 +1,4 @@
-"""One sample of precomputed latents as bytes: the posterior, the embedding of its caption, what it is of."""
+"""One sample of precomputed latents as bytes: posterior, embedding of the caption, metadata."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ EXTENSION = "latent"  # of its part of a tar shard; the content is that of a saf
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a latent is of.
+    """Metadata of a stored latent.
 
     Args:
         cache: key of the `ldm.data.latents.manifest.Manifest` that it was made by.
@@ -34,7 +34,7 @@ def pack(tensors: Mapping[str, Tensor], about: About) -> bytes:
     Args:
         tensors: mean and std (c, h, w) of the posterior before any scaling, and, of frozen text encoders,
             tokens (l, d) and pooled (p,); nothing for a bad sample.
-        about: what it is of.
+        about: its metadata.
     """
     height, width = about.size
     facts: dict[str, str | int] = {"cache": about.cache, "key": about.key, "bad": about.bad}
@@ -42,7 +42,7 @@ def pack(tensors: Mapping[str, Tensor], about: About) -> bytes:
 
 
 def about(data: bytes) -> About:
-    """What the bytes of a sample are of.
+    """Metadata of a sample's bytes.
 
     Raises: ValueError if they are damaged.
     """

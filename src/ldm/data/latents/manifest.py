@@ -1,4 +1,4 @@
-"""What a folder of precomputed latents was made of, and whether that is what a run needs."""
+"""Manifest of a folder of precomputed latents, and its validation against a run's nets and data."""
 
 import hashlib
 import json
@@ -96,7 +96,7 @@ class Manifest:
 
 
 def read_manifest(folder: str) -> Manifest:
-    """What the latents in a folder, local or remote, were made of.
+    """Manifest of the latents in a folder, local or remote.
 
     Raises: FileNotFoundError if there are none; ValueError if it cannot be read.
     """
@@ -115,7 +115,7 @@ def read_manifest(folder: str) -> Manifest:
 
 
 def read_reference(folder: str) -> dict[str, Tensor]:
-    """What the nets gave for the reference picture and the empty caption.
+    """Stored outputs of the nets for the reference picture and the empty caption.
 
     Raises: FileNotFoundError; ValueError if it is damaged.
     """
@@ -137,7 +137,7 @@ def _read(folder: str, name: str, otherwise: str) -> bytes:
 
 @torch.no_grad()
 def reference_of(autoencoder: nn.Module, text_encoder: TextEncoder | None) -> dict[str, Tensor]:
-    """What nets give for a picture of noise and for the empty caption, float32.
+    """Outputs of the nets for a picture of noise and for the empty caption, float32.
 
     Weights alone do not say all of a net: this shows whether it is built in the same way, too.
 

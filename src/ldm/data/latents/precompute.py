@@ -94,7 +94,7 @@ class Chunks(Dataset[Chunk]):
 
 
 def manifest_of(data: LaionData, encoder: Encoder) -> Manifest:
-    """What latents of these shards by these nets are made of.
+    """Manifest of the latents of these shards by these nets.
 
     Raises: ValueError if images change from visit to visit, or two shards have the same name.
     """

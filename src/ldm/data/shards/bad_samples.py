@@ -1,4 +1,4 @@
-"""Samples that cannot be used: counted by cause, written down, and too many of them refused."""
+"""Unusable samples: counted by cause and logged; too many of them end the run."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ SEEN_BEFORE_JUDGING = 200
 
 
 class BadSamples:
-    """What is known of bad samples.
+    """Counter and log of bad samples.
 
     Args:
         path: file to which they are written, a line of json each, each once in a run; None for none.
@@ -25,7 +25,7 @@ class BadSamples:
         self._written: set[int] | None = None
 
     def note(self, cause: str, shard: str, key: int) -> None:
-        """Counts and writes down a bad sample.
+        """Counts and logs a bad sample.
 
         Args:
             cause: why it is bad.

@@ -1,4 +1,4 @@
-"""What all data in tar shards share: an index, filters, an order with each sample once per epoch."""
+"""Base of data modules over tar shards: an index, filters, an order with each sample once per epoch."""
 
 import hashlib
 import logging
@@ -73,7 +73,7 @@ class ShardData(OrderedData):
         raise TypeError(f"{type(self).__name__} does not define paths")
 
     def made_reader(self, files: ShardFiles) -> SampleReader:
-        """What reads the parts of samples out of the shards."""
+        """Reader of the parts of samples."""
         raise TypeError(f"{type(self).__name__} does not define made_reader")
 
     def gathered(self, places: np.ndarray, visits: Tensor, size: Size, among: np.ndarray) -> Batch:
@@ -130,12 +130,12 @@ class ShardData(OrderedData):
 
     @cached_property
     def reader(self) -> SampleReader:
-        """What reads the samples out of the shards."""
+        """Reader of the samples."""
         return self.made_reader(ShardFiles(self.index.shards, self.cache, self.cache_bytes))
 
     @property
     def bad(self) -> Counter[str]:
-        """How many samples could not be used, by cause."""
+        """Number of unusable samples by cause."""
         return self.bad_samples.bad
 
     @property

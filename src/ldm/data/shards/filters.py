@@ -1,4 +1,4 @@
-"""Which samples of a shard index are used: predicates over its columns, decided before training."""
+"""Filters over the columns of a shard index, evaluated before training."""
 
 from dataclasses import dataclass
 from operator import itemgetter
@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 @dataclass(frozen=True, kw_only=True)
 class Filters:
-    """Bounds of what the json of a sample says; None for no bound.
+    """Bounds on the metadata of samples; None for no bound.
 
     Args:
         min_size: of the smaller side, in pixels.
@@ -20,7 +20,7 @@ class Filters:
         min_similarity: of image and caption by CLIP.
         nsfw: allowed tags, such as [UNLIKELY].
         language: allowed languages, such as [en].
-        keep_unknown: whether samples are used whose json does not say.
+        keep_unknown: True to keep samples whose json lacks a bounded field.
     """
 
     min_size: int | None = None
@@ -34,7 +34,7 @@ class Filters:
     keep_unknown: bool = True
 
     def __call__(self, samples: np.ndarray) -> Bool[np.ndarray, " n"]:
-        """Whether each sample is used.
+        """Mask of the samples that pass all bounds.
 
         Args:
             samples: rows of `ldm.data.shards.index.SAMPLE`.

@@ -10,7 +10,7 @@ from ldm.data.shards.index import IMAGES, open_binary
 
 @dataclass(frozen=True, kw_only=True)
 class FirstSample:
-    """What a shard begins with.
+    """The first sample of a shard.
 
     Args:
         name: of the sample.

@@ -89,7 +89,7 @@ class _Lock:
         self._since = 0.0
 
     def taken(self) -> bool:
-        """Whether this process has the lock now; a dead one's is put away first."""
+        """Takes the lock; True on success; a dead process's lock is removed first."""
         who = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
         try:
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -141,7 +141,7 @@ class _Lock:
 
 
 def _is_dead(content: bytes) -> bool:
-    """Whether a lock's process was of this host and is no more; one being written says nothing yet."""
+    """True if a lock's process was of this host and has ended; one being written says nothing yet."""
     try:
         who = json.loads(content)
         if who["host"] != socket.gethostname():

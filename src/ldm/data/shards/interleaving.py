@@ -55,7 +55,7 @@ class Interleaving:
         return i, self.before(t, i)
 
     def before(self, t: int, i: int) -> int:
-        """How often class i stands at the places 0 .. t - 1."""
+        """Number of occurrences of class i at the places 0 .. t - 1."""
         return self._below(t, self._ends[i]) - self._below(t, self._ends[i] - self.counts[i])
 
     def _below(self, t: int, c: int) -> int:
