@@ -18,7 +18,8 @@ first: 1
 # above
 second: [1, "a"]
 third: ""  # behind
-plain: {a: 1, b: 2} # all
+# all
+plain: {a: 1, b: 2}
 node:
   _target_: x.Y
   # inner

@@ -20,7 +20,7 @@ def compose(
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import open_dict
+    from omegaconf import open_dict, read_write
 
     from ldm.cli.hydra_internals import opened
     from ldm.cli.plain_keys import plain_keys
@@ -34,8 +34,9 @@ def compose(
     before = state.cfg
     state.set_config(config)
     try:
-        config.hydra.runtime.output_dir = os.path.abspath(config.hydra.run.dir)
-        with open_dict(config):
+        with read_write(config), read_write(config.hydra.runtime), open_dict(config):
+            config.hydra.runtime.output_dir = os.path.abspath(config.hydra.run.dir)
+            state.set_config(config)
             del config["hydra"]
         return resolved(config)
     finally:

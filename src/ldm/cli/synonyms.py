@@ -113,7 +113,6 @@ SYNONYMS: dict[str, dict[str, str]] = {
         "out": "output=...",
         "output_dir": "output=...",
         "shards": "data=laion data.shards=...",
-        "threads": "threads=...",
         "vae": "checkpoint=...",
         "workers": "data.num_workers=...",
     },

@@ -36,8 +36,8 @@ def _advice(key: str, config: dict[str, Any], command: str) -> str:
     target = str(node.get("_target_", "ldm."))
     hint = did_you_mean(key, keys_of(config))
     if parent and not target.startswith("ldm."):
-        return f"{'' if hint else ';'} +{key}=... passes it to {target}"
-    return "" if hint else f"; ldm-{command} --help lists the keys"
+        return f"{hint or ';'} +{key}=... passes it to {target}"
+    return hint or f"; ldm-{command} --help lists the keys"
 
 
 def _composed(command: str, overrides: list[str], config_dir: str | None) -> dict[str, Any]:
