@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from hydra import compose, initialize_config_module
 
-from ldm.cli.resolvers import register_resolvers
 from ldm.cli.config import build
+from ldm.cli.resolvers import register_resolvers
 from ldm.cli.stages import quieten_lightning
 from ldm.models.identity import IdentityAutoencoder
 from ldm.training.ema import MovingAverage

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ldm.checkpoints import load_model, save_model
-from ldm.checkpoints.construct import construct
+from ldm.utils.construct import construct
 
 CONFIG: dict[str, Any] = {
     "autoencoder": {

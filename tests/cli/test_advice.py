@@ -5,10 +5,10 @@ import pytest
 from ldm.cli.advice import check_words, flag_advice, synonym
 from ldm.cli.comments import entries
 from ldm.cli.compose import compose
-from ldm.cli.config import ConfigError
 from ldm.cli.pages import Files
 from ldm.cli.plain_keys import is_group, primary_keys
 from ldm.cli.synonyms import POSITIONAL, SYNONYMS
+from ldm.utils.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_word_without_a_synonym_has_none():
     ],
 )
 def test_words_that_are_no_overrides(command, words, line):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         check_words(command, words)
     assert str(caught.value).startswith(line)
 

@@ -252,6 +252,7 @@ def test_other_ranks_share_the_directory_and_write_no_config(command, monkeypatc
 
 def test_other_ranks_say_who_they_are(command, monkeypatch):
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
     assert command(action=raises(OSError(5, "I/O error", "x")))[2] == "ldm-trial (rank 3): x: I/O error\n"
     assert command(action=raises(KeyboardInterrupt()))[2] == ""
 

@@ -5,7 +5,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from ldm.cli.compose import compose
-from ldm.cli.config import ConfigError
+from ldm.utils.errors import UserError
 
 
 def test_a_config_is_plain_and_resolved():
@@ -35,5 +35,5 @@ def test_nothing_of_hydra_is_left_behind():
 
 
 def test_a_failing_interpolation_names_its_key():
-    with pytest.raises(ConfigError, match=r"^data\.seed: "):
+    with pytest.raises(UserError, match=r"^data\.seed: "):
         compose("train", ["data.seed=${nowhere}"])

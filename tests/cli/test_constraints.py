@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from ldm.cli.config import ConfigError
 from ldm.cli.constraints import CONSTRAINTS, check_constraints
+from ldm.utils.errors import UserError
 
 GOOD = {
     "autoencoder": {"_target_": "ldm.models.vae.AutoencoderKL", "latent_channels": 16},
@@ -122,7 +122,7 @@ def test_broken_law_names_its_keys(changes, message):
     cfg = OmegaConf.create(GOOD)
     for key, value in changes.items():
         OmegaConf.update(cfg, key, value, merge=False)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         check_constraints(cfg)
     assert str(caught.value).startswith(message)
 

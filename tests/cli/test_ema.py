@@ -151,7 +151,7 @@ def test_a_stopped_run_keeps_the_same_snapshots_bit_for_bit(finished, tmp_path):
     Those that are thinned to a budget are in tests/training/test_kills.py.
     """
     given = f"first_stage.checkpoint={finished}/autoencoder.safetensors"
-    folder = run(tmp_path / "stopped", given, "trainer.max_steps=17")
+    folder = run(tmp_path / "stopped", given, "trainer.max_steps=17", "lr_schedule.total_images=480")
     assert max(files(folder)) == "images_000000000204.safetensors"
     (folder / "ema" / "images_000000000408.safetensors").write_bytes(b"of another life")
     (folder / "ema" / "images_000000000410.safetensors").write_bytes(b"of another life")

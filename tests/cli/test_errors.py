@@ -3,8 +3,9 @@
 import pytest
 from hydra.errors import HydraException
 
-from ldm.cli.config import ConfigError, build
+from ldm.cli.config import build
 from ldm.cli.errors import describe
+from ldm.utils.errors import UserError
 
 
 class MisconfigurationException(Exception):
@@ -14,7 +15,7 @@ class MisconfigurationException(Exception):
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (ConfigError("a.b: wrong\n  twice"), (2, "a.b: wrong twice")),
+        (UserError("a.b: wrong\n  twice"), (2, "a.b: wrong twice")),
         (HydraException("two\nlines"), (2, "two lines")),
         (MisconfigurationException("no GPU"), (2, "no GPU")),
         (OSError("corrupt"), (1, "corrupt")),
@@ -41,7 +42,7 @@ def test_a_failed_build_names_the_key_and_the_cause():
         build(cfg.lr_schedule)
     status, line = describe(caught.value)
     assert status == 2
-    assert line.startswith("lr_schedule: decay_start must be in [0, 1], got 2.0")
+    assert line.startswith("lr_schedule.decay_start: must be in [0, 1], got 2.0")
 
 
 def test_an_implicit_error_in_ldm_is_a_bug():

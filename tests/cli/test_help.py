@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ldm.cli.arguments import parse
-from ldm.cli.config import ConfigError
 from ldm.cli.help import shown
 from ldm.cli.pages import Files
+from ldm.utils.errors import UserError
 
 COMMANDS = ("train", "sample", "data", "convert", "ema", "plan")
 
@@ -80,11 +80,11 @@ def test_an_experiment_shows_what_it_chooses_and_sets():
 
 
 def test_a_group_or_option_that_does_not_exist_is_one_line():
-    with pytest.raises(ConfigError, match=r"^dat: no such group; did you mean 'data'"):
+    with pytest.raises(UserError, match=r"^dat: no such group; did you mean 'data'"):
         text("train", "dat")
-    with pytest.raises(ConfigError, match=r"^data=emojis: no such option; did you mean 'emoji'"):
+    with pytest.raises(UserError, match=r"^data=emojis: no such option; did you mean 'emoji'"):
         text("train", "data=emojis")
-    with pytest.raises(ConfigError, match=r"^backbone: no such group"):
+    with pytest.raises(UserError, match=r"^backbone: no such group"):
         text("sample", "backbone")
 
 

@@ -9,11 +9,12 @@ import torch
 from hydra import compose, initialize_config_module
 
 from ldm.cli import rehearse
-from ldm.cli.config import build, check_targets
+from ldm.cli.config import build, plain
 from ldm.cli.constraints import check_constraints
 from ldm.cli.plan import main
 from ldm.cli.resolvers import register_resolvers
 from ldm.cli.train import SUPPLIED
+from ldm.utils.construct import check
 
 ROOT = Path(__file__).parents[2]
 CLUSTERS = sorted(path.stem for path in (ROOT / "conf" / "cluster").glob("*.yaml"))
@@ -63,7 +64,7 @@ def planned(tmp_path_factory):
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_every_cluster_composes_and_is_built(name):
     cfg = composed(f"cluster={name}")
-    check_targets(cfg, SUPPLIED)
+    check(plain(cfg), supplied=SUPPLIED)
     check_constraints(cfg)
     assert build(cfg.cluster).room > 0
     assert len((ROOT / "conf" / "cluster" / f"{name}.yaml").read_text().splitlines()) <= 30

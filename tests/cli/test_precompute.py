@@ -9,7 +9,6 @@ import torch
 
 from ldm.checkpoints.native import save_model
 from ldm.cli import data, train
-from ldm.cli.precompute import place
 from ldm.data.latents.manifest import read_manifest
 from ldm.data.synthetic import draw
 from ldm.evaluation.report import read_metrics
@@ -106,10 +105,8 @@ def test_a_run_on_latents_that_was_stopped_ends_as_one_that_was_not(place_of_all
     monkeypatch.chdir(place_of_all)
     assert run(tmp_path / "whole", *LATENTS) == 0
     for steps, workers in ((2, 0), (5, 2)):
-        assert (
-            run(tmp_path / "parts", *LATENTS, f"trainer.max_steps={steps}", f"data.num_workers={workers}")
-            == 0
-        )
+        stop = [f"trainer.max_steps={steps}", "lr_schedule.total_images=40"]
+        assert run(tmp_path / "parts", *LATENTS, *stop, f"data.num_workers={workers}") == 0
     path = "checkpoints/step_00000005/state.ckpt"
     states = [torch.load(tmp_path / name / path, weights_only=True) for name in ("whole", "parts")]
     whole, parts = (state["state_dict"] for state in states)
@@ -200,14 +197,9 @@ def test_latents_of_many_shapes_are_trained_on_as_is_said(place_of_all, tmp_path
 
 
 def test_ranks_of_launchers_share_the_shards(place_of_all, monkeypatch, capsys):
-    assert place() == (0, 1, 0)
     monkeypatch.chdir(place_of_all)
-    for name, value in (("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2"), ("SLURM_LOCALID", "1")):
-        monkeypatch.setenv(name, value)
-    assert place() == (1, 2, 1)
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
-    assert place() == (3, 4, 0)
     assert encode("by_one_of_four") == 0
     assert "2 of 2 shards made here" in capsys.readouterr().out
     assert read_manifest("by_one_of_four").dtype == "fp16"

@@ -19,6 +19,7 @@ from ldm.guidance import APG
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 TINY = ["experiment=tiny", "threads=1"]
+DECAY = "lr_schedule.total_images=1200"  # that of the whole run, for a part of it
 
 
 def run(folder, *overrides):
@@ -128,7 +129,7 @@ def test_grids_of_training_and_pipeline_show_the_same_images(finished):
 
 def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
     folder = tmp_path / "run"
-    assert run(folder, "trainer.max_steps=37", "callbacks.checkpoint.every_n_steps=1000") == 0
+    assert run(folder, "trainer.max_steps=37", DECAY, "callbacks.checkpoint.every_n_steps=1000") == 0
     assert checkpoint(folder)["global_step"] == 37
     for name in ("model.safetensors", "report.html"):
         (folder / name).unlink()
@@ -150,7 +151,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
     folder = tmp_path / "run"
     given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation.retrieval=1"]
-    assert run(folder, *given, "trainer.max_steps=60", "callbacks.checkpoint.every_n_steps=30") == 0
+    assert run(folder, *given, "trainer.max_steps=60", DECAY, "callbacks.checkpoint.every_n_steps=30") == 0
     file = folder / "checkpoints" / "step_00000060" / "state.ckpt"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -181,7 +182,7 @@ def test_going_back_in_a_run_that_went_further_is_refused(finished, tmp_path, ca
 def test_two_processes_train_as_one_and_wandb_has_a_run_for_each_stage(finished, tmp_path):
     folder = tmp_path / "run"
     options = ["trainer=ddp", "trainer.accelerator=cpu", "logger=wandb", "first_stage.max_steps=40"]
-    options += ["trainer.max_steps=20", "evaluation.retrieval=1", f"hydra.run.dir={folder}"]
+    options += ["trainer.max_steps=20", DECAY, "evaluation.retrieval=1", f"hydra.run.dir={folder}"]
     done = subprocess.run(
         [sys.executable, "-m", "ldm.cli.train", *TINY, *options],
         env=os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},

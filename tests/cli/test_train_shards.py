@@ -57,7 +57,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(workers, shards, first_
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(whole, shards, first_stage, "trainer.max_steps=12") == 0
     for steps in (3, 8, 12):
-        more = ["trainer.max_steps=" + str(steps), f"data.num_workers={workers}"]
+        more = [f"trainer.max_steps={steps}", "lr_schedule.total_images=96", f"data.num_workers={workers}"]
         assert run(parts, shards, first_stage, *more) == 0
     states = [
         torch.load(folder / "checkpoints" / "step_00000012" / "state.ckpt", weights_only=True)["state_dict"]

@@ -4,14 +4,14 @@ from argparse import Namespace
 
 import pytest
 
-from ldm.cli.config import ConfigError
 from ldm.cli.unknown_keys import check_unknown, keys_of
+from ldm.utils.errors import UserError
 
 
 def advice(command, override, *others):
     key = override.lstrip("+").split("=")[0]
     arguments = Namespace(overrides=[override, *others], config_name=None, config_dir=None)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         check_unknown(ValueError(f"Could not override '{key}'."), command, arguments)
     return str(caught.value)
 

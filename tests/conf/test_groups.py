@@ -6,10 +6,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from ldm.cli.config import build, check_targets
+from ldm.cli.config import build, plain
 from ldm.cli.constraints import check_constraints
 from ldm.cli.resolvers import register_resolvers
 from ldm.cli.train import SUPPLIED
+from ldm.utils.construct import check
 
 CONF = Path(__file__).parents[2] / "conf"
 # What an option needs beside itself, so that the constraints between groups hold.
@@ -74,7 +75,7 @@ def composed(*overrides):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_passes_the_checks(option):
     cfg = composed(option.replace("/", "="), *COMPANIONS.get(option, []))
-    check_targets(cfg, SUPPLIED)
+    check(plain(cfg), supplied=SUPPLIED)
     check_constraints(cfg)
 
 
@@ -105,6 +106,29 @@ def test_every_experiment_builds_and_denoises_on_the_meta_device(name):
 
         assert backbone(x, torch.empty(2), Conditioning(tokens=tokens, pooled=pooled)).shape == x.shape
     assert text.pooled_dim == backbone.pooled_dim or backbone.pooled_dim is None
+
+
+# What an experiment needs beside its name; the other groups' companions are for the defaults of ldm-train.
+def experiment(name):
+    return [f"experiment={name}", *COMPANIONS.get(f"experiment/{name}", [])]
+
+
+@pytest.mark.parametrize(
+    "changes", [[], ["trainer.max_steps=200"], ["data.batch_size=64"], ["first_stage.max_steps=30"]]
+)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_decay_of_the_learning_rate_ends_with_the_training(name, changes):
+    cfg = composed(*experiment(name), *changes)
+    assert cfg.lr_schedule.total_images == cfg.trainer.max_steps * cfg.data.batch_size
+    if cfg.task is not None:
+        assert cfg.task.lr_schedule == cfg.lr_schedule
+    if (stage := cfg.first_stage).task is not None:
+        assert stage.task.lr_schedule.total_images == stage.max_steps * stage.data.batch_size
+
+
+def test_a_profiled_run_decays():
+    cfg = composed("experiment=emoji", "debug=profile")
+    assert cfg.lr_schedule.total_images == 100 * cfg.data.batch_size
 
 
 @pytest.mark.parametrize(

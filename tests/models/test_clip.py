@@ -5,8 +5,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ldm.checkpoints.construct import construct
 from ldm.models.clip import ClipTextEncoder
+from ldm.utils.construct import construct
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 CONF = Path(__file__).parents[2] / "conf" / "text_encoder"

@@ -8,7 +8,6 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from torch import nn
 
-from ldm.checkpoints.construct import construct
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.lora import AdaptedNet, LoRA
 from ldm.models.protocols import (
@@ -22,6 +21,7 @@ from ldm.models.protocols import (
     missing_members,
 )
 from ldm.models.text_encoder import BaseTextEncoder
+from ldm.utils.construct import construct
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = [(group, path.stem) for group in PROTOCOLS for path in sorted((CONF / group).glob("*.yaml"))]

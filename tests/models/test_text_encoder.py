@@ -5,13 +5,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ldm.checkpoints.construct import construct
 from ldm.models.text_encoder import (
     ClassEncoder,
     NullTextEncoder,
     TinyTextEncoder,
 )
 from ldm.models.tokenizer import CLIP_VOCABULARY
+from ldm.utils.construct import construct
 
 CONF = Path(__file__).parents[2] / "conf" / "text_encoder"
 START, END = 49_406, 49_407

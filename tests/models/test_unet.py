@@ -6,9 +6,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ldm.checkpoints.construct import construct
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.unet import Layout, UNet
+from ldm.utils.construct import construct
 
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
 CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml"))

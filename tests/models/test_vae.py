@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 from scipy.linalg import svd
 from torch.distributions import Normal, kl_divergence
 
-from ldm.checkpoints.construct import construct
 from ldm.models.vae import AutoencoderKL, Posterior
+from ldm.utils.construct import construct
 
 CONF = Path(__file__).parents[2] / "conf" / "autoencoder"
 CONFIGS = sorted(path.stem for path in CONF.glob("*.yaml"))

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ldm import Text2ImagePipeline
 from ldm.checkpoints import save_model
-from ldm.checkpoints.construct import construct
 from ldm.diffusion import random
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.sampling import sample
@@ -21,6 +20,7 @@ from ldm.diffusion.timesteps import leading, trailing
 from ldm.guidance import CFG, Branch, Branches
 from ldm.schedulers.ddim import DDIM
 from ldm.schedulers.ddpm import DDPM
+from ldm.utils.construct import construct
 
 CONFIG: dict[str, Any] = {
     "autoencoder": {

@@ -18,8 +18,8 @@ import torch
 from omegaconf import OmegaConf
 
 from ldm.checkpoints import save_model
-from ldm.checkpoints.construct import construct
 from ldm.evaluation.report import read_metrics
+from ldm.utils.construct import construct
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ldm.checkpoints.construct import construct
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.models.lora import Update
+from ldm.utils.construct import reconstruct
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +87,13 @@ def build_empty(node: Any, key: str) -> nn.Module:
     if isinstance(node, dict):
         node = {name: value for name, value in node.items() if name != "_partial_"}
     with torch.device("meta"), _NoDraws():
-        module = construct(node, key)
+        module = reconstruct(node, key)
     if not isinstance(module, nn.Module):
         raise ValueError(f"must be a module with a _target_, got {type(module).__name__} ({key})")
     if not _waits_for_values(module):
         return module
     with torch.random.fork_rng(devices=[]):
-        computed: nn.Module = construct(node, key)
+        computed: nn.Module = reconstruct(node, key)
     return computed
 
 
@@ -171,7 +171,7 @@ def assemble(
         module.load_state_dict(state, assign=True)
     components |= given or {}
     for name in set(COMPONENTS) & set(config) - set(components):  # frozen, and not stored by a training run
-        components[name] = construct(config[name], name)
+        components[name] = reconstruct(config[name], name)
     for module in components.values():
         module.to(device=device, dtype=dtype).eval()
     return LoadedModel(config=config, components=components)

@@ -5,9 +5,9 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from ldm.cli.config import ConfigError
 from ldm.cli.plain_keys import primary_keys
 from ldm.cli.synonyms import NOTES, POSITIONAL, SYNONYMS
+from ldm.utils.errors import UserError
 
 
 def flag_advice(command: str, flag: str, value: str, flags: Iterable[str]) -> str:
@@ -37,19 +37,19 @@ def synonym(command: str, word: str, value: str) -> str | None:
 def check_words(command: str, overrides: Sequence[str]) -> None:
     """Refuse words that are no overrides, and a number where a group takes the name of an option.
 
-    Raises: ConfigError with what to write.
+    Raises: UserError with what to write.
     """
     bare = [word for word in overrides if "=" not in word and not word.startswith("~")]
     if bare:
         keys = POSITIONAL.get(command, ())
         values = [*bare[: len(keys) - 1], " ".join(bare[len(keys) - 1 :])] if keys else []
         written = " ".join(f"{key}={_shell(value)}" for key, value in zip(keys, values, strict=False))
-        raise ConfigError(f"{' '.join(bare)}: write {written or 'key=value'}")
+        raise UserError(f"{' '.join(bare)}: write {written or 'key=value'}")
     for word in overrides:
         key, _, value = word.partition("=")
         if key == "guidance" and re.fullmatch(r"[\d.]+", value):
             scale = "guidance_scale" if command == "sample" else "sampling.guidance_scale"
-            raise ConfigError(f"{word}: write {scale}={value} (guidance= chooses the rule: guidance=cfg)")
+            raise UserError(f"{word}: write {scale}={value} (guidance= chooses the rule: guidance=cfg)")
 
 
 def _near(word: str, options: Iterable[str]) -> str:

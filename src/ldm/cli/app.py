@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ldm.cli.arguments import command_line, parse
-from ldm.cli.config import check_targets, own_modules
 from ldm.cli.constraints import check_constraints
-from ldm.cli.errors import USAGE
 from ldm.cli.help import shown
 from ldm.cli.ranks import quieten_other_ranks, rank_overrides
-from ldm.cli.report import Report
+from ldm.cli.report import USAGE, Report
+from ldm.utils.construct import check, user_modules
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -82,13 +81,15 @@ def _hydra(command: str, arguments: Namespace) -> Iterator["Hydra"]:
     """Hydra on the configs of a command, with the overrides of this process and advice on unknown keys."""
     from ldm.cli.hydra_internals import opened
     from ldm.cli.jobs import dry_overrides
+    from ldm.cli.null_groups import replace_null_groups
     from ldm.cli.plain_keys import plain_keys
     from ldm.cli.resolvers import register_resolvers
     from ldm.cli.unknown_keys import check_unknown
 
     register_resolvers()
     typed = arguments.overrides
-    arguments.overrides = [*typed, *rank_overrides(arguments, command), *dry_overrides(typed)]
+    given = replace_null_groups(command, typed)
+    arguments.overrides = [*given, *rank_overrides(arguments, command), *dry_overrides(typed)]
     with opened(command, arguments.config_dir, plain_keys(command)) as hydra:
         try:
             yield hydra
@@ -102,16 +103,16 @@ def _job(
 ) -> Callable[["DictConfig"], None]:
     """The task with its surroundings: a plain config, checked, and errors that end in the report."""
     from ldm.cli import jobs
-    from ldm.cli.compose import resolved
+    from ldm.cli.config import plain
 
     @functools.wraps(task)
     def job(cfg: "DictConfig") -> None:
         gc.enable()
         try:
-            with jobs.as_single_run(arguments), own_modules(arguments.config_dir):
+            with jobs.as_single_run(arguments), user_modules(arguments.config_dir):
                 quieten_other_ranks()
-                config = resolved(cfg)
-                check_targets(config, checks.supplied, checks.unneeded)
+                config = plain(cfg)
+                check(config, supplied=checks.supplied, unneeded=checks.unneeded)
                 check_constraints(cfg)
                 task(config)
         except (KeyboardInterrupt, SystemExit) as error:

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from ldm.cli.advice import check_words, flag_advice
-from ldm.cli.config import ConfigError
+from ldm.utils.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line instead of the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise ConfigError with the message."""
-        raise ConfigError(f"{message} (--help lists keys and flags)")
+        """Raise UserError with the message."""
+        raise UserError(f"{message} (--help lists keys and flags)")
 
 
 def parser(command: str) -> Parser:
@@ -41,17 +41,17 @@ def parser(command: str) -> Parser:
 def parse(command: str, words: Sequence[str]) -> argparse.Namespace:
     """Flags and overrides of a command line.
 
-    Raises: ConfigError for an unknown flag or a word that is no override, with what to write instead.
+    Raises: UserError for an unknown flag or a word that is no override, with what to write instead.
     """
     flags = parser(command)
     known = {option for action in flags._actions for option in action.option_strings}
     for i, word in enumerate(words):
         name, _, value = word.partition("=")
         if word.startswith("--") and name not in known:
-            raise ConfigError(flag_advice(command, name, value or "".join(words[i + 1 : i + 2]), known))
+            raise UserError(flag_advice(command, name, value or "".join(words[i + 1 : i + 2]), known))
     arguments = flags.parse_intermixed_args(list(words))
     if arguments.resolve and not arguments.cfg:
-        raise ConfigError("--resolve: only with --cfg")
+        raise UserError("--resolve: only with --cfg")
     if not (arguments.help or arguments.shell_completion):
         check_words(command, arguments.overrides)
     return arguments

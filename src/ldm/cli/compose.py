@@ -22,14 +22,17 @@ def compose(
     from hydra.types import RunMode
     from omegaconf import open_dict, read_write
 
+    from ldm.cli.config import plain
     from ldm.cli.hydra_internals import opened
+    from ldm.cli.null_groups import replace_null_groups
     from ldm.cli.plain_keys import plain_keys
     from ldm.cli.resolvers import register_resolvers
 
     register_resolvers()
+    given = replace_null_groups(config_name, overrides)
     folder = None if config_dir is None else str(config_dir)
     with opened(config_name, folder, plain_keys(config_name)) as hydra:
-        config = hydra.compose_config(config_name, list(overrides), RunMode.RUN, from_shell=False)
+        config = hydra.compose_config(config_name, given, RunMode.RUN, from_shell=False)
     state = HydraConfig.instance()
     before = state.cfg
     state.set_config(config)
@@ -38,24 +41,6 @@ def compose(
             config.hydra.runtime.output_dir = os.path.abspath(config.hydra.run.dir)
             state.set_config(config)
             del config["hydra"]
-        return resolved(config)
+        return dict(plain(config))
     finally:
         state.cfg = before
-
-
-def resolved(config: Any) -> dict[str, Any]:
-    """A composed config as plain dicts and lists, with interpolations resolved.
-
-    Raises: ConfigError naming the key whose interpolation fails.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from ldm.cli.config import ConfigError
-
-    try:
-        plain: Any = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        first = (error.msg or str(error)).strip().splitlines()[0]
-        raise ConfigError(f"{error.full_key or 'config'}: {first}") from error
-    return dict(plain)

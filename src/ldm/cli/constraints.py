@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ldm.cli.config import ConfigError
+from ldm.utils.errors import UserError
 
 Constraint = Callable[[DictConfig], str | None]
 
@@ -217,9 +217,9 @@ def check_constraints(cfg: DictConfig) -> None:
     """Checks all constraints.
 
     Raises:
-        ConfigError: for the first constraint that the config breaks.
+        UserError: for the first constraint that the config breaks.
     """
     for constraint in CONSTRAINTS:
         wrong = constraint(cfg)
         if wrong is not None:
-            raise ConfigError(wrong)
+            raise UserError(wrong)

@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ldm.cli.app import entry
-from ldm.cli.config import ConfigError, build
+from ldm.cli.config import build
+from ldm.utils.errors import UserError
 
 WORDS = ("show", "index", "bench", "precompute", "cifar10", "imagefolder", "hf")
 SHARDS = {"index": "laion", "precompute": "laion", "cifar10": "cifar10", "imagefolder": "imagefolder"}
@@ -31,7 +32,7 @@ def command(config: dict[str, Any]) -> None:
     """Does what the action says."""
     cfg = OmegaConf.create(config)
     if cfg.action not in WORDS:
-        raise ConfigError(f"action: must be one of {', '.join(WORDS)}, got {cfg.action!r}")
+        raise UserError(f"action: must be one of {', '.join(WORDS)}, got {cfg.action!r}")
     if cfg.action == "show":
         show(cfg)
         return
@@ -46,7 +47,7 @@ def show(cfg: DictConfig) -> None:
     """Prints what the data set holds and draws its first samples."""
     path = Path(cfg.output or "outputs/data.png")
     if path.exists() and not cfg.overwrite:
-        raise ConfigError(f"output: {path} exists; choose another output or overwrite=true")
+        raise UserError(f"output: {path} exists; choose another output or overwrite=true")
 
     import torch
 
@@ -57,7 +58,7 @@ def show(cfg: DictConfig) -> None:
     set_threads(cfg.threads)
     data = build(cfg.data)
     if hasattr(data, "verify"):
-        raise ConfigError("data: latents hold no images to show; ldm-data bench data=latents measures them")
+        raise UserError("data: latents hold no images to show; ldm-data bench data=latents measures them")
     keys = data.training_keys()
     print(f"{len(keys)} images, {data.steps_per_epoch} steps an epoch of {data.batch_size}")
     print(f"{images_per_second(data, cfg.seconds):,.0f} images/s from the loader")

@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ldm.cli.config import ConfigError, build
+from ldm.cli.config import build
 from ldm.cli.precompute import precompute
+from ldm.utils.errors import UserError
 
 
 def images_per_second(data: Any, seconds: float) -> float:
@@ -29,7 +30,7 @@ def index(cfg: DictConfig) -> None:
 
     data, start = build(cfg.data), time.perf_counter()
     if not isinstance(data, ShardData):
-        raise ConfigError("data: only tar shards have an index (data=laion data.shards=...)")
+        raise UserError("data: only tar shards have an index (data=laion data.shards=...)")
     found = data.index
     size = sum(shard.size for shard in found.shards) / 1e9
     seconds = time.perf_counter() - start
@@ -75,7 +76,7 @@ def write(cfg: DictConfig) -> None:
     from ldm.data.shards.writer import write_shards
 
     if cfg.output is None:
-        raise ConfigError("output: needs a folder for the shards (output=FOLDER)")
+        raise UserError("output: needs a folder for the shards (output=FOLDER)")
     folder = Path(cfg.output)
     _say_written(write_shards(_samples(build(cfg.data)), folder, cfg.per_shard), folder)
 
@@ -87,7 +88,7 @@ def hugging_face(cfg: DictConfig) -> None:
 
     for key in ("dataset", "output"):
         if cfg[key] is None:
-            raise ConfigError(f"{key}: needs a value ({key}=...)")
+            raise UserError(f"{key}: needs a value ({key}=...)")
     folder, skipped = Path(cfg.output), Counter[str]()
     dataset = open_dataset(cfg.dataset, cfg.split)
     samples = samples_of(dataset, cfg.image_column, cfg.caption_column, skipped)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from ldm.checkpoints.loader import HUB_ID
 from ldm.checkpoints.store import MANIFEST, NAME, STATE, CheckpointStore
-from ldm.cli.config import ConfigError, build
+from ldm.cli.config import build
 from ldm.cli.rehearse import Stage, stages_of
 from ldm.data.laion import LaionData
 from ldm.data.shards.datamodule import ShardData
@@ -17,13 +17,14 @@ from ldm.data.shards.first_sample import first_sample
 from ldm.diffusion.timesteps import times_of
 from ldm.planning.simulate import AUTOCAST, Setting, SimulatedStep, simulate
 from ldm.utils.device import set_threads
+from ldm.utils.errors import UserError
 from ldm.utils.size import size
 
 
 def say_what_would_happen(cfg: DictConfig) -> None:
     """Makes the nets on the meta device, looks at data and run directory and prints what would happen.
 
-    Raises: ConfigError, or what the run would raise, for what would stop it.
+    Raises: UserError, or what the run would raise, for what would stop it.
     """
     set_threads(cfg.threads)
     folder = Path(cfg.paths.run)
@@ -36,7 +37,7 @@ def say_what_would_happen(cfg: DictConfig) -> None:
         ("weak_checkpoint", cfg.weak_checkpoint),
     ):
         if path is not None and not Path(path).exists() and not HUB_ID.fullmatch(str(path)):
-            raise ConfigError(f"{key}: nothing at {path}")
+            raise UserError(f"{key}: nothing at {path}")
     for stage in stages:
         own = stage.name == "autoencoder"
         if not own:
@@ -52,20 +53,20 @@ def say_what_would_happen(cfg: DictConfig) -> None:
 def check_writable(folder: Path) -> None:
     """Makes a nameless file in a folder, or where it would be made.
 
-    Raises: ConfigError if that cannot be.
+    Raises: UserError if that cannot be.
     """
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise ConfigError(f"hydra.run.dir: {there} cannot be written to: {error.strerror}") from error
+        raise UserError(f"hydra.run.dir: {there} cannot be written to: {error.strerror}") from error
 
 
 def start_of(cfg: DictConfig, folder: Path) -> int:
     """The step at which a stage would start, by the names of its checkpoints: they are not read.
 
-    Raises: ConfigError, FileNotFoundError if `resume` does not go with what is there.
+    Raises: UserError, FileNotFoundError if `resume` does not go with what is there.
     """
     store = CheckpointStore(folder / "checkpoints")
     newest = max(store.steps(), default=0)
@@ -73,7 +74,7 @@ def start_of(cfg: DictConfig, folder: Path) -> int:
         return newest
     if cfg.resume == "never":
         if newest:
-            raise ConfigError(
+            raise UserError(
                 f"resume: {folder} has checkpoints and resume=never; choose another hydra.run.dir"
             )
         return 0
@@ -83,7 +84,7 @@ def start_of(cfg: DictConfig, folder: Path) -> int:
     if match is None or not (named / MANIFEST).is_file():
         raise FileNotFoundError(f"no checkpoint at {path} (resume)")
     if newest > int(match[1]):
-        raise ConfigError(f"resume: {folder} goes on to step {newest}: choose another hydra.run.dir")
+        raise UserError(f"resume: {folder} goes on to step {newest}: choose another hydra.run.dir")
     return int(match[1])
 
 
@@ -119,11 +120,11 @@ def world_of(cfg: DictConfig) -> int:
 def micro_batch(cfg: DictConfig, stage: Stage) -> int:
     """Images of a rank at once.
 
-    Raises: ConfigError if a step's images cannot be spread evenly.
+    Raises: UserError if a step's images cannot be spread evenly.
     """
     parts = world_of(cfg) * accumulated(cfg, stage)
     if stage.batch_size % parts:
-        raise ConfigError(
+        raise UserError(
             f"data.batch_size: must be a multiple of {world_of(cfg)} ranks x {accumulated(cfg, stage)} "
             f"accumulated batches, got {stage.batch_size}"
         )
@@ -165,7 +166,7 @@ def about_nets(cfg: DictConfig, stage: Stage) -> list[str]:
     gradients, activations = seen.peak(batch)
     held = sum(seen.state.values()) + gradients
     saved = sum(seen.state[kind] for kind in ("parameters", "optimizer", "ema"))
-    callback = cfg.callbacks.get("checkpoint")
+    callback = (cfg.callbacks or {}).get("checkpoint")
     lines = [
         f"{seen.parameters:,} parameters, {seen.model_flops / 1e9:,.4g} GFLOPs an image",
         f"memory of a process, unsharded: {size(held)}, and {size(activations)} of activations",

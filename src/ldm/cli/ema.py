@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from ldm.cli.app import entry
-from ldm.cli.config import ConfigError
+from ldm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ldm.checkpoints.snapshots import Snapshot
@@ -26,11 +26,11 @@ def main(config: dict[str, Any]) -> None:
     output, run = Path(cfg.output), Path(cfg.run)
     dtype, sigma_rel = as_dtype(cfg.dtype), _number(cfg, "sigma_rel")
     if output.suffix != ".safetensors":
-        raise ConfigError(f"output: must end in .safetensors, got {output}")
+        raise UserError(f"output: must end in .safetensors, got {output}")
     if output.exists() and not cfg.overwrite:
-        raise ConfigError(f"output: {output} exists: choose another name or overwrite=true")
+        raise UserError(f"output: {output} exists: choose another name or overwrite=true")
     if not run.is_dir():
-        raise ConfigError(f"run: no directory at {run}")
+        raise UserError(f"run: no directory at {run}")
     terms = terms_of(read_snapshots(run), sigma_rel, cfg.images, _number(cfg, "max_error"))
     model = summed_model(run, terms)
     training = model.config.get("training", {}) | {"sigma_rel": sigma_rel}
@@ -43,7 +43,7 @@ def _number(cfg: DictConfig, key: str) -> float:
     try:
         return float(cfg[key])
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{key}: must be a number, got {cfg[key]!r}") from error
+        raise UserError(f"{key}: must be a number, got {cfg[key]!r}") from error
 
 
 def terms_of(
@@ -58,19 +58,19 @@ def terms_of(
         max_error: largest relative distance of the profile.
 
     Returns: snapshot, sigma_rel and weight of each.
-    Raises: ConfigError if there is no snapshot at that point, or the snapshots do not hold that average.
+    Raises: UserError if there is no snapshot at that point, or the snapshots do not hold that average.
     """
     from ldm.training.power_ema import Profile, posthoc_weights
 
     moments = [s.images for s in snapshots]
     point = moments[-1] if images is None else images
     if point not in moments:
-        raise ConfigError(f"images: no snapshot at {point}; there are some at {_listed(moments)}")
+        raise UserError(f"images: no snapshot at {point}; there are some at {_listed(moments)}")
     parts = [(s, width) for s in snapshots for width in s.sigma_rel if s.images <= point]
     profiles = [Profile(images=s.images, sigma_rel=width) for s, width in parts]
     weights, error = posthoc_weights(profiles, Profile(images=point, sigma_rel=sigma_rel))
     if error > max_error:
-        raise ConfigError(
+        raise UserError(
             f"sigma_rel: {sigma_rel} at {point} images is out of reach of the {len(profiles)} averages kept: "
             f"they come no nearer than {error:.0%}, max_error is {max_error:.0%}"
         )

@@ -4,25 +4,20 @@ import dis
 import re
 from types import TracebackType
 
-from hydra.errors import (
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from ldm.cli.config import ConfigError, did_you_mean
+from ldm.utils.errors import UserError, did_you_mean, one_line
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 
 def describe(error: BaseException) -> tuple[int, str | None]:
     """Returns the exit status and one line for an error; None for a bug, which deserves its traceback."""
-    if isinstance(error, ConfigError):
-        return USAGE, _one_line(str(error))
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        return _describe_instantiation(error, error.__cause__)
+    if _is(error, "MismatchError"):  # of tensors and a model: all of them are listed
+        return USAGE, str(error)
+    if isinstance(error, UserError):
+        return USAGE, one_line(str(error))
     if isinstance(error, MissingConfigException):
         return USAGE, _describe_missing(error)
     if isinstance(error, OverrideParseException):
@@ -30,20 +25,18 @@ def describe(error: BaseException) -> tuple[int, str | None]:
     if isinstance(error, OmegaConfBaseException):
         return USAGE, _describe_omegaconf(error)
     if isinstance(error, HydraException):
-        return USAGE, _one_line(str(error))
+        return USAGE, one_line(str(error))
     if (told := _told_by_a_worker(error)) is not None:
         return (USAGE if isinstance(error, ValueError | TypeError | FileNotFoundError) else FAILURE), told
     if isinstance(error, OSError):
         usage = isinstance(error, FileNotFoundError | FileExistsError)
         return (USAGE if usage else FAILURE), _describe_os(error)
     if "No space left on device" in str(error):
-        return FAILURE, _one_line(str(error))
+        return FAILURE, one_line(str(error))
     if _is(error, "MisconfigurationException"):  # Lightning's
-        return USAGE, _one_line(str(error))
-    if _is(error, "MismatchError"):  # of tensors and a model: all of them are listed
-        return USAGE, str(error)
+        return USAGE, one_line(str(error))
     if _raised_by_us(error.__traceback__):
-        return (USAGE if isinstance(error, ValueError | TypeError) else FAILURE), _one_line(str(error))
+        return (USAGE if isinstance(error, ValueError | TypeError) else FAILURE), one_line(str(error))
     return FAILURE, None
 
 
@@ -56,7 +49,7 @@ def _told_by_a_worker(error: BaseException) -> str | None:
         str(error),
         re.DOTALL,
     )
-    return _one_line(match[1]) if match else None
+    return one_line(match[1]) if match else None
 
 
 def unknown_override(error: BaseException) -> str | None:
@@ -70,17 +63,12 @@ def _is(error: BaseException, name: str) -> bool:
     return any(kind.__name__ == name for kind in type(error).__mro__)
 
 
-def _one_line(text: str) -> str:
-    """The text with all white space, line breaks too, made single spaces."""
-    return " ".join(text.split())
-
-
 def _describe_missing(error: MissingConfigException) -> str:
     """A config file or group option that does not exist, with the ones that do."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     options = [str(o) for o in error.options or ()]
     if not group or not options:
-        return _one_line(str(error).split("Config search path")[0])
+        return one_line(str(error).split("Config search path")[0])
     hint = did_you_mean(option, options) or ";"
     return f"{group}={option}: no such option{hint} available: {', '.join(options)}"
 
@@ -91,17 +79,10 @@ def _describe_omegaconf(error: OmegaConfBaseException) -> str:
     return f"{error.full_key}: {first}" if error.full_key else first
 
 
-def _describe_instantiation(error: InstantiationException, cause: BaseException) -> tuple[int, str | None]:
-    """The cause of a failed build, with the key of the node that was built."""
-    status, line = describe(cause)
-    key = re.search(r"full_key: (\S+)", str(error))
-    return status, f"{key.group(1)}: {line}" if key and line else line
-
-
 def _describe_os(error: OSError) -> str:
     """The reason and the path."""
     if error.strerror is None:
-        return _one_line(str(error))
+        return one_line(str(error))
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 

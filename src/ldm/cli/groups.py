@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ldm.checkpoints.construct import construct
+from ldm.utils.construct import construct
 
 
 def options(group: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from ldm.cli.arguments import parser
 from ldm.cli.comments import Entry, choices, entries, examples, title
-from ldm.cli.config import ConfigError, did_you_mean
 from ldm.cli.pages import Files
+from ldm.utils.errors import UserError, did_you_mean
 
 LEFT = 30
 
@@ -29,7 +29,7 @@ def shown(command: str, arguments: Namespace) -> str:
     for group, option in choices:
         if group not in groups and not option:
             near = did_you_mean(group, groups) or f"; ldm-{command} --help lists them"
-            raise ConfigError(f"{group}: no such group{near}")
+            raise UserError(f"{group}: no such group{near}")
         if group in groups or files.options(group):
             page = option_page if option else group_page
             pages.append("\n".join(page(files, command, group, option or groups[group])))
@@ -79,7 +79,7 @@ def option_page(files: Files, command: str, group: str, name: str) -> Iterator[s
     options = files.options(group)
     if name not in options:
         near = did_you_mean(name, options)
-        raise ConfigError(f"{group}={name}: no such option{near or ';'} available: {', '.join(options)}")
+        raise UserError(f"{group}={name}: no such option{near or ';'} available: {', '.join(options)}")
     yield from wrapped(f"{group}={name}: {files.title(group, name)}", "")
     text = files.read(f"{group}/{name}.yaml")
     if "@package _global_" not in text:

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ldm.cli.arguments import parser
-from ldm.cli.config import ConfigError
+from ldm.utils.errors import UserError
 
 PACKAGE = "ldm.conf"
 
@@ -46,7 +46,7 @@ def opened(command: str, config_dir: str | None, keys: Collection[str] = ()) -> 
         config_dir: the folder, or None.
         keys: top-level keys that take values although there is a group of that name.
 
-    Raises: ConfigError if there is no such folder.
+    Raises: UserError if there is no such folder.
     """
     state = GlobalHydra.instance()
     before, state.hydra = state.hydra, None  # one within another, for the advice on a mistake
@@ -60,7 +60,7 @@ def opened(command: str, config_dir: str | None, keys: Collection[str] = ()) -> 
             if config_dir is not None:
                 folder = Path(config_dir).absolute()
                 if not folder.is_dir():
-                    raise ConfigError(f"--config-dir: no folder at {folder}")
+                    raise UserError(f"--config-dir: no folder at {folder}")
                 path.prepend("command-line", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
             loader.repository = _Repository(path, keys)
             yield instance

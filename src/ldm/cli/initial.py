@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ldm.checkpoints.assemble import LoadedModel
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.original import PREDICTIONS
-from ldm.cli.config import ConfigError
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def load_initial(cfg: DictConfig) -> LoadedModel | None:
     """The model that the run's nets start from; None without `init_checkpoint`.
 
     Raises:
-        ConfigError: naming the first key of the config that is not as in the checkpoint, or a net that the
+        UserError: naming the first key of the config that is not as in the checkpoint, or a net that the
             checkpoint lacks.
     """
     if cfg.init_checkpoint is None:
@@ -32,12 +32,12 @@ def load_initial(cfg: DictConfig) -> LoadedModel | None:
     model = load_model(cfg.init_checkpoint, prediction=_said(cfg))
     wanted = ("autoencoder",) if cfg.task is None else ("text_encoder", "backbone")
     if missing := [name for name in wanted if name not in model.components]:
-        raise ConfigError(f"init_checkpoint: {cfg.init_checkpoint} has no {', '.join(missing)}")
+        raise UserError(f"init_checkpoint: {cfg.init_checkpoint} has no {', '.join(missing)}")
     for name in wanted:
         node = OmegaConf.to_container(cfg[name], resolve=True)
         assert isinstance(node, dict)
         if wrong := difference(name, node, model.config[name], type(model.components[name])):
-            raise ConfigError(wrong)
+            raise UserError(wrong)
     for key in ("schedule", "prediction") if cfg.task is not None else ():
         here, there = (str(node[key]["_target_"]) for node in (cfg.diffusion, model.config["diffusion"]))
         if here != there:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ldm.cli.app import entry
-from ldm.cli.config import ConfigError, build
+from ldm.cli.config import build
 from ldm.cli.train import SUPPLIED
+from ldm.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ldm.cli.rehearse import Stage
@@ -22,7 +23,7 @@ def main(config: dict[str, Any]) -> None:
 
     cfg = OmegaConf.create(config)
     if cfg.json is not None and Path(cfg.json).exists():
-        raise ConfigError(f"json: {cfg.json} exists; choose another file")
+        raise UserError(f"json: {cfg.json} exists; choose another file")
     cluster = build(cfg.cluster)
 
     from ldm.cli.rehearse import simulated_steps, stages_of

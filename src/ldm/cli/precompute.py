@@ -1,25 +1,13 @@
 """ldm-data precompute: image shards encoded once, on any number of ranks."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from ldm.cli.config import ConfigError, build
-
-
-def place() -> tuple[int, int, int]:
-    """Rank, number of ranks, rank within the host, as torchrun or SLURM say; alone 0, 1, 0."""
-    launchers = (
-        ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-    )
-    for names in launchers:
-        if all(name in os.environ for name in names):
-            rank, world, local = (int(os.environ[name]) for name in names)
-            return rank, world, local
-    return 0, 1, 0
+from ldm.cli.config import build
+from ldm.utils.distributed import launched
+from ldm.utils.errors import UserError
 
 
 def encoder_of(cfg: DictConfig, local: int) -> Any:
@@ -31,15 +19,15 @@ def encoder_of(cfg: DictConfig, local: int) -> Any:
     from ldm.utils.device import pick_device
 
     if cfg.checkpoint is None:
-        raise ConfigError("checkpoint: needs a model that has the autoencoder (checkpoint=...)")
+        raise UserError("checkpoint: needs a model that has the autoencoder (checkpoint=...)")
     nets = load_model(Path(cfg.checkpoint)).components
     if "autoencoder" not in nets:
-        raise ConfigError(f"checkpoint: {cfg.checkpoint} has no autoencoder")
+        raise UserError(f"checkpoint: {cfg.checkpoint} has no autoencoder")
     text: Any = nets.get("text_encoder")
     if cfg.get("text_encoder") is not None:
         with torch.random.fork_rng(devices=[]):  # random weights are those of a run with this seed
             torch.manual_seed(cfg.seed)
-            text = build(cfg.text_encoder)
+            text = build(cfg.text_encoder)()
     elif text is not None and (text.trainable or text.max_length is None):
         text = None  # it learns, or says nothing: the captions are kept
     device = pick_device(cfg.device)
@@ -63,12 +51,12 @@ def precompute(cfg: DictConfig) -> None:
     from ldm.data.latents.precompute import finish, precompute
 
     if cfg.output is None:
-        raise ConfigError("output: needs a folder for the latents (output=FOLDER)")
+        raise UserError("output: needs a folder for the latents (output=FOLDER)")
     if "://" in cfg.output:
-        raise ConfigError(f"output: must be a local folder, which may be copied later, got {cfg.output}")
-    data, (rank, world, local) = build(cfg.data), place()
+        raise UserError(f"output: must be a local folder, which may be copied later, got {cfg.output}")
+    data, (rank, world, local) = build(cfg.data), launched()
     if not isinstance(data, LaionData):
-        raise ConfigError("data: only tar shards are encoded ahead of time (data=laion data.shards=...)")
+        raise UserError("data: only tar shards are encoded ahead of time (data=laion data.shards=...)")
     folder, encoder = Path(cfg.output), encoder_of(cfg, local)
     made = precompute(data, encoder, folder, batch_size=cfg.batch_size, rank=rank, world=world)
     print(f"{made} of {len(data.index.shards)} shards made here, in {folder}")

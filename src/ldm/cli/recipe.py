@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ldm.cli.config import ConfigError
+from ldm.utils.errors import UserError
 
 KEY = "ldm"
 # Settings that keep their name from the command line to the pipeline and the PNG.
@@ -84,27 +84,27 @@ def recipe(
 def read_recipe(path: str) -> dict[str, Any]:
     """The recipe in a PNG.
 
-    Raises: ConfigError if there is none.
+    Raises: UserError if there is none.
     """
     if not Path(path).is_file():
-        raise ConfigError(f"replay: no image at {path}")
+        raise UserError(f"replay: no image at {path}")
     from PIL import Image
 
     try:
         with Image.open(path) as image:
             value = json.loads(image.info.get(KEY, "null"))
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"replay: {path} cannot be read: {error}") from error
+        raise UserError(f"replay: {path} cannot be read: {error}") from error
     if not isinstance(value, dict) or not {"kind", "prompt", "seed", "sha256"} <= value.keys():
-        raise ConfigError(f"replay: {path} holds no recipe of ldm-sample")
+        raise UserError(f"replay: {path} holds no recipe of ldm-sample")
     return value
 
 
 def check_digests(found: dict[str, str], wanted: dict[str, str]) -> None:
     """Checks that the files of a recipe are what they were.
 
-    Raises: ConfigError naming one that has changed.
+    Raises: UserError naming one that has changed.
     """
     for name, value in wanted.items():
         if found.get(name) != value:
-            raise ConfigError(f"replay: the {name} is gone or not what it was when the image was made")
+            raise UserError(f"replay: the {name} is gone or not what it was when the image was made")

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ldm.cli.config import ConfigError, build
+from ldm.cli.config import build
 from ldm.planning.estimate import Cluster
 from ldm.planning.simulate import Setting, SimulatedStep, Trained, simulate
+from ldm.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Stage:
 def stages_of(cfg: DictConfig) -> list[Stage]:
     """The stages that a run of the config trains; a rehearsal says itself whether blocks are recomputed.
 
-    Raises: ConfigError if it trains nothing.
+    Raises: UserError if it trains nothing.
     """
     cfg = plain_nets(cfg)
     stages, first, precision = [], cfg.first_stage, cfg.trainer.precision
@@ -72,7 +73,7 @@ def stages_of(cfg: DictConfig) -> list[Stage]:
             )
         )
     if not stages:
-        raise ConfigError("task: nothing is trained: neither task nor first_stage.task is set")
+        raise UserError("task: nothing is trained: neither task nor first_stage.task is set")
     return stages
 
 

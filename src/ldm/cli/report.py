@@ -6,8 +6,9 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-from ldm.cli.errors import FAILURE, INTERRUPTED, USAGE, describe
-from ldm.cli.ranks import launched_rank
+from ldm.utils.distributed import launched
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class Report:
@@ -38,6 +39,8 @@ class Report:
 
     def error(self, error: Exception, started: bool = True) -> int:
         """Print the line of an error, the traceback of a bug, and return the exit status."""
+        from ldm.cli.errors import describe
+
         status, line = describe(error)
         if line is None and not started:
             status, line = USAGE, " ".join(str(error).split())
@@ -54,7 +57,7 @@ class Report:
 
     def line(self, status: int, text: str) -> int:
         """Print one line, on other ranks with the rank (none for ctrl-C), and return the status."""
-        rank = launched_rank()
+        rank = launched()[0]
         if rank == 0 or status != INTERRUPTED:
             where = f" (rank {rank})" if rank else ""
             print(f"{self.command}{where}: {text}", file=sys.stderr, flush=True)

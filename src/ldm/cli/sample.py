@@ -1,7 +1,6 @@
 """ldm-sample: images from prompts, images and masks, written as PNGs that carry their recipe."""
 
 import logging
-import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ldm.cli.app import entry
-from ldm.cli.config import ConfigError, build
 from ldm.cli.recipe import (
     CALL,
     FILES,
@@ -23,6 +21,8 @@ from ldm.cli.recipe import (
     request_of,
 )
 from ldm.cli.sweep import sweep_folder
+from ldm.utils.distributed import launched
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -37,41 +37,39 @@ def slug(text: str) -> str:
 def read_prompts(cfg: DictConfig) -> list[str]:
     """The prompts of the command line or of a file, one a line; empty lines are left out.
 
-    Raises: ConfigError if there is none, or both were given.
+    Raises: UserError if there is none, or both were given.
     """
     if (cfg.prompt is None) == (cfg.prompts is None):
-        raise ConfigError(
-            "prompt: give either prompt=TEXT (or a list) or prompts=FILE with one prompt a line"
-        )
+        raise UserError("prompt: give either prompt=TEXT (or a list) or prompts=FILE with one prompt a line")
     if cfg.prompt is not None:
         return [cfg.prompt] if isinstance(cfg.prompt, str) else [str(p) for p in cfg.prompt]
     path = Path(cfg.prompts)
     if not path.is_file():
-        raise ConfigError(f"prompts: no file at {path}")
+        raise UserError(f"prompts: no file at {path}")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     if not (found := [line for line in lines if line]):
-        raise ConfigError(f"prompts: {path} holds no prompt")
+        raise UserError(f"prompts: {path} holds no prompt")
     return found
 
 
 def output_paths(cfg: DictConfig, prompts: list[str]) -> list[Path]:
     """Where the images go: one path for each.
 
-    Raises: ConfigError if it is no PNG or, for a file of prompts, no folder.
+    Raises: UserError if it is no PNG or, for a file of prompts, no folder.
     """
     each, count = cfg.num_images_per_prompt, len(prompts) * cfg.num_images_per_prompt
     if (sweep := sweep_folder()) is not None and cfg.output is not None:
-        raise ConfigError("output: a sweep has a folder for each job, in hydra.sweep.dir=FOLDER")
+        raise UserError("output: a sweep has a folder for each job, in hydra.sweep.dir=FOLDER")
     home = sweep or Path("outputs")
     if cfg.prompts is not None:
         folder = Path(cfg.output or home / Path(cfg.prompts).stem)
         if folder.is_file() or folder.suffix.lower() == ".png":
-            raise ConfigError(f"output: must be a folder for a file of prompts, got {folder}")
+            raise UserError(f"output: must be a folder for a file of prompts, got {folder}")
         width = max(4, len(str(count - 1)))
         paths = [folder / f"{i:0{width}d}.png" for i in range(count)]
     else:
         if cfg.output is not None and Path(cfg.output).suffix.lower() != ".png":
-            raise ConfigError(f"output: must end in .png, got {cfg.output!r}")
+            raise UserError(f"output: must end in .png, got {cfg.output!r}")
         base = [Path(cfg.output) if cfg.output else home / f"{slug(p)}.png" for p in prompts]
         paths = [
             path.with_name(f"{path.stem}-{i * each + j:04d}.png") if count > 1 else path
@@ -82,37 +80,29 @@ def output_paths(cfg: DictConfig, prompts: list[str]) -> list[Path]:
 
 
 def refuse_existing(paths: list[Path], overwrite: bool) -> None:
-    """Raises ConfigError if one of the files exists and may not be replaced."""
+    """Raises UserError if one of the files exists and may not be replaced."""
     if not overwrite and (existing := [p for p in paths if p.exists()]):
-        raise ConfigError(f"output: {existing[0]} exists; choose another output or overwrite=true")
+        raise UserError(f"output: {existing[0]} exists; choose another output or overwrite=true")
 
 
 def items(cfg: DictConfig, prompts: list[str]) -> list[dict[str, Any]]:
     """Prompt, negative prompt and seed of each image.
 
-    Raises: ConfigError if the seeds or negative prompts are not as many as they must be.
+    Raises: UserError if the seeds or negative prompts are not as many as they must be.
     """
     each, negative, seed = cfg.num_images_per_prompt, cfg.negative_prompt, cfg.seed
     if each < 1:
-        raise ConfigError(f"num_images_per_prompt: must be at least 1, got {each}")
+        raise UserError(f"num_images_per_prompt: must be at least 1, got {each}")
     count = len(prompts) * each
     negatives = [negative] * len(prompts) if negative is None or isinstance(negative, str) else list(negative)
     seeds = [seed + i for i in range(count)] if isinstance(seed, int) else list(seed)
     for name, values, wanted in (("negative_prompt", negatives, len(prompts)), ("seed", seeds, count)):
         if len(values) != wanted:
-            raise ConfigError(f"{name}: must be one or {wanted}, got {len(values)}")
+            raise UserError(f"{name}: must be one or {wanted}, got {len(values)}")
     return [
         {"prompt": prompts[i // each], "negative_prompt": negatives[i // each], "seed": seeds[i]}
         for i in range(count)
     ]
-
-
-def share() -> tuple[int, int]:
-    """Rank of this process and number of processes, as torchrun or srun say."""
-    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if rank in os.environ and world in os.environ:
-            return int(os.environ[rank]), int(os.environ[world])
-    return 0, 1
 
 
 @entry("sample")
@@ -123,10 +113,10 @@ def main(config: dict[str, Any]) -> None:
         replay(cfg)
         return
     if cfg.batch_size < 1:
-        raise ConfigError(f"batch_size: must be at least 1, got {cfg.batch_size}")
+        raise UserError(f"batch_size: must be at least 1, got {cfg.batch_size}")
     prompts = read_prompts(cfg)
     images, paths = items(cfg, prompts), output_paths(cfg, prompts)
-    rank, world = share()
+    rank, world, _ = launched()
     parts = [slice(i, i + cfg.batch_size) for i in range(0, len(images), cfg.batch_size)][rank::world]
     refuse_existing([path for part in parts for path in paths[part]], cfg.overwrite)
     with ExitStack() as stack:
@@ -140,7 +130,7 @@ def main(config: dict[str, Any]) -> None:
 def replay(cfg: DictConfig) -> None:
     """Makes the image of a PNG again.
 
-    Raises: ConfigError if the PNG has no recipe, or what it was made from has changed.
+    Raises: UserError if the PNG has no recipe, or what it was made from has changed.
     """
     request = read_recipe(cfg.replay)
     own = {name: request.pop(name) for name in ("prompt", "negative_prompt", "seed")}
@@ -165,7 +155,7 @@ class Sampler:
         stack: keeps the shipped model's file while it is read.
         wanted: digests that the files must have; None for any.
 
-    Raises: ConfigError for files that are not there or have changed.
+    Raises: UserError for files that are not there or have changed.
     """
 
     def __init__(
@@ -173,10 +163,10 @@ class Sampler:
     ) -> None:
         kind = request.get("kind")
         if kind not in PIPELINES:
-            raise ConfigError(f"mode: must be one of {sorted(PIPELINES)}, got {kind!r}")
+            raise UserError(f"mode: must be one of {sorted(PIPELINES)}, got {kind!r}")
         for name in FILES:
             if name in request and not Path(request[name]).is_file():
-                raise ConfigError(f"{name}: no file at {request[name]}")
+                raise UserError(f"{name}: no file at {request[name]}")
         import ldm
         from ldm.pipelines.base import shipped_model
         from ldm.utils.device import pick_device, set_threads
@@ -200,24 +190,24 @@ class Sampler:
         if request["vae_tiling"]:
             self.pipeline.enable_vae_tiling()
         self.arguments = {name: request[name] for name in CALL if name in request}
-        self.arguments |= self._objects(trusted=wanted is None)
+        self.arguments |= self._objects()
         size = tuple(request["size"]) if request.get("size") else None
         for name in FILES:
             if name in request:
                 self.arguments[name] = load_image(request[name], size, "L" if name == "mask" else "RGB")
 
-    def _objects(self, trusted: bool) -> dict[str, Any]:
-        """What the request's nodes describe; from the command line also the user's own, from a PNG only ours.
+    def _objects(self) -> dict[str, Any]:
+        """The objects that the request's nodes describe.
 
-        Raises: ConfigError for settings without an option.
+        Raises: UserError for settings without an option.
         """
-        from ldm.checkpoints.construct import construct
+        from ldm.utils.construct import reconstruct
 
         nodes = {name: self.request[name] for name in NODES if self.request.get(name) is not None}
         for name, node in nodes.items():
             if "_target_" not in node:
-                raise ConfigError(f"{name}: has settings and is no option: choose one ({name}=...)")
-        return {name: build(node) if trusted else construct(node, name) for name, node in nodes.items()}
+                raise UserError(f"{name}: has settings and is no option: choose one ({name}=...)")
+        return {name: reconstruct(node, name) for name, node in nodes.items()}
 
     def __call__(self, batch: list[dict[str, Any]]) -> list[Any]:
         """Images of a batch."""
@@ -251,13 +241,13 @@ class Sampler:
 
 def _own_device(name: str) -> str:
     """The device of this process among several on one machine."""
-    local = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID"))
-    if local is None or name not in ("auto", "cuda"):
+    _, world, local = launched()
+    if world == 1 or name not in ("auto", "cuda"):
         return name
     import torch
 
     count = torch.cuda.device_count()
-    return f"cuda:{int(local) % count}" if count else name
+    return f"cuda:{local % count}" if count else name
 
 
 if __name__ == "__main__":

@@ -16,15 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ldm.checkpoints.assemble import LoadedModel
-from ldm.checkpoints.construct import ALLOWED
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.lora import FILE, save_lora
 from ldm.checkpoints.native import save_model
 from ldm.checkpoints.store import CheckpointStore, is_sharded, resumable, state_of
 from ldm.checkpoints.training import trained_tensors, training_metadata
-from ldm.cli.config import ConfigError, build
+from ldm.cli.config import build
+from ldm.cli.config import plain as resolved
 from ldm.cli.initial import load_initial, reference
-from ldm.cli.ranks import launched_rank
 from ldm.data.shards.datamodule import ShardData
 from ldm.diffusion.timesteps import times_of
 from ldm.training.autoencoder import AutoencoderTraining
@@ -32,7 +31,10 @@ from ldm.training.callbacks.checkpoints import Checkpoints
 from ldm.training.distributed.environment import environment
 from ldm.training.distributed.slurm import Stopped
 from ldm.training.latent_diffusion import LatentDiffusion
+from ldm.utils.construct import STORED
 from ldm.utils.device import has_bf16, set_threads
+from ldm.utils.distributed import initialised, is_main
+from ldm.utils.errors import UserError
 from ldm.utils.files import write_text
 from ldm.utils.machine import machine, revision
 
@@ -41,9 +43,7 @@ log = logging.getLogger(__name__)
 
 def plain(node: DictConfig) -> dict[str, Any]:
     """A config node as a plain, resolved dict without `_partial_`: what a checkpoint's metadata holds."""
-    values = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(values, dict)
-    return {str(k): v for k, v in values.items() if k != "_partial_"}
+    return {str(k): v for k, v in resolved(node).items() if k != "_partial_"}
 
 
 def portable(sampling: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def portable(sampling: dict[str, Any]) -> dict[str, Any]:
     }
     kept = dict(sampling)
     for name, node in sampling.items():
-        if isinstance(node, dict) and not str(node.get("_target_", "")).startswith(ALLOWED):
+        if isinstance(node, dict) and not str(node.get("_target_", "")).startswith(STORED):
             log.warning("%s: %s is not kept in the model's file", name, node.get("_target_"))
             kept[name] = defaults.get(name)
     return kept
@@ -101,7 +101,7 @@ class Run:
         autoencoder = self._first_stage(data)
         if data is not None:
             self._diffusion(autoencoder, data)
-        if self._is_main_process():
+        if is_main():
             from ldm.evaluation.report import write_report
 
             self._save_summary()
@@ -129,9 +129,9 @@ class Run:
         """
         cfg = OmegaConf.merge(self.cfg, {"paths": {"run": str(folder)}, "trainer": changes})
         path, step = self._checkpoint(folder)
-        callbacks = [build(node) for node in cfg.callbacks.values()]
+        callbacks = [build(node) for node in (cfg.callbacks or {}).values() if node is not None]
         callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))  # it saves what the others did
-        logger = [build(node) for node in cfg.logger.values()]
+        logger = [build(node) for node in (cfg.logger or {}).values() if node is not None]
         launcher = environment(cfg.trainer.devices, cfg.trainer.num_nodes)
         plugins = [] if launcher is None else [launcher]
         trainer = build(
@@ -144,7 +144,7 @@ class Run:
                 module.load_state_dict(trained_tensors(path, module.state_dict()))
                 return
             if is_sharded(path) and not self._shards(cfg):
-                raise ConfigError(f"resume: {path} is sharded: go on with trainer=fsdp")
+                raise UserError(f"resume: {path} is sharded: go on with trainer=fsdp")
             data.resume(step)
         for each in logger:
             each.log_hyperparams({**plain(self.cfg), **revision()})
@@ -166,13 +166,13 @@ class Run:
         if run is not None and (run.name == "autoencoder") == (folder.name == "autoencoder"):
             path, step = resumable(Path(self.cfg.resume))
             if (later := max(store.steps(), default=-1)) > step:
-                raise ConfigError(
+                raise UserError(
                     f"resume: {folder} goes on to step {later}: choose another hydra.run.dir to branch off "
                     f"at step {step}, or remove its later checkpoints"
                 )
             return path, step
         if store.steps() and self.cfg.resume == "never":
-            raise ConfigError(
+            raise UserError(
                 f"resume: {folder} has checkpoints and resume=never; choose another hydra.run.dir"
             )
         newest = store.newest()
@@ -215,7 +215,7 @@ class Run:
         if stage.task is None:
             net = build(self.cfg.autoencoder)()
             if any(True for _ in net.parameters()):
-                raise ConfigError(
+                raise UserError(
                     "first_stage.checkpoint: this autoencoder has weights: give a file or train it"
                 )
             return net
@@ -241,7 +241,7 @@ class Run:
         net = loaded.components["autoencoder"]
         if hasattr(trained_on, "verify"):
             trained_on.verify(net)
-        if not path.is_file() and self.adapters is None and self._is_main_process():
+        if not path.is_file() and self.adapters is None and is_main():
             save_model(path, {"autoencoder": net}, {"autoencoder": self.autoencoder_node})
         return net
 
@@ -253,7 +253,7 @@ class Run:
         statistics = module.latent_statistics(data.training_images(), self.cfg.first_stage.whitening)
         module.ema.set_latent_statistics(statistics["scaling_factor"], statistics["shift_factor"])
         self.autoencoder_node |= statistics
-        if not self._is_main_process():
+        if not is_main():
             return
         images = data.validation_images()
         output = module.reconstruct(images)
@@ -302,7 +302,7 @@ class Run:
             weak = load_model(self.cfg.weak_checkpoint).components
             module.weak = (weak["text_encoder"].eval(), weak["backbone"].eval())
         self.fit(module, data, self.dir, {})
-        if not torch.distributed.is_initialized() and not self._is_main_process():
+        if not initialised() and not is_main():
             return  # a finished run: the first rank does alone what is left
         if isinstance(data, ShardData):
             self.summary["bad_samples"] = data.bad_samples.by_cause()
@@ -313,18 +313,18 @@ class Run:
         }
         self.summary["sample_command"] = f'ldm-sample {command} prompt="{self.cfg.evaluation.prompts[0]}"'
         with self.timed("samples and scores"), tempfile.TemporaryDirectory() as elsewhere:
-            folder = self.dir if self._is_main_process() else Path(elsewhere)  # all draw, one writes
+            folder = self.dir if is_main() else Path(elsewhere)  # all draw, one writes
             self.summary |= score(self.cfg.evaluation, module.sample_images, data, folder)
 
     def _save(self, module: LatentDiffusion) -> str:
         """Writes what was trained, model or adapters; returns the arguments by which ldm-sample takes it."""
         if self.adapters is None:
             path, components = self.dir / "model.safetensors", module.components()
-            if self._is_main_process():
+            if is_main():
                 save_model(path, components, self.model_config(), dtype=torch.float16)
             return f"checkpoint={path}"
         path = self.dir / FILE
-        if self._is_main_process():
+        if is_main():
             save_lora(path, module.ema["backbone"].updates(), plain(self.cfg.backbone))
         return f"checkpoint={self.cfg.init_checkpoint} lora={path}"
 
@@ -342,11 +342,6 @@ class Run:
             "training": {"name": cfg.name, "seed": cfg.seed, "steps": cfg.trainer.max_steps},
         } | ({} if self.adapters is None else {"adapters": plain(self.adapters)})
 
-    def _is_main_process(self) -> bool:
-        if torch.distributed.is_initialized():
-            return torch.distributed.get_rank() == 0
-        return launched_rank() == 0
-
     def _shards(self, cfg: DictConfig) -> bool:
         """Whether the trainer shards the model (trainer=fsdp)."""
         return bool(OmegaConf.select(cfg, "trainer.strategy.shard"))
@@ -358,5 +353,5 @@ class Run:
             self.summary |= json.loads(path.read_text())
 
     def _save_summary(self) -> None:
-        if self._is_main_process():
+        if is_main():
             write_text(self.dir / "summary.json", json.dumps(self.summary, indent=1))

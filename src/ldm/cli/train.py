@@ -4,7 +4,6 @@ import os
 from typing import Any
 
 from ldm.cli.app import entry
-from ldm.cli.ranks import launched_rank
 from ldm.training.distributed.slurm import requeued_when_stopped
 
 SUPPLIED = {
@@ -25,7 +24,7 @@ def main(config: dict[str, Any]) -> None:
 
         say_what_would_happen(cfg)
         return
-    with requeued_when_stopped(launched_rank()):
+    with requeued_when_stopped(launched()[0]):
         from ldm.cli.stages import Run
 
         Run(cfg).execute()

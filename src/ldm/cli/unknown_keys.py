@@ -6,12 +6,12 @@ from argparse import Namespace
 from typing import Any
 
 from ldm.cli.advice import synonym
-from ldm.cli.config import ConfigError, did_you_mean
 from ldm.cli.plain_keys import is_group, plain_keys
+from ldm.utils.errors import UserError, did_you_mean
 
 
 def check_unknown(error: Exception, command: str, arguments: Namespace) -> None:
-    """Raise ConfigError with the key to write instead, if an error of Hydra's is about an unknown key."""
+    """Raise UserError with the key to write instead, if an error of Hydra's is about an unknown key."""
     overrides = arguments.overrides
     found = re.match(r"Could not override '([^']+)'", str(error))
     if found is None:
@@ -19,10 +19,10 @@ def check_unknown(error: Exception, command: str, arguments: Namespace) -> None:
     key = found[1]
     value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").split("=")[0] == key), "")
     if (advice := synonym(command, key, value)) is not None:
-        raise ConfigError(f"{key}: {advice}") from error
+        raise UserError(f"{key}: {advice}") from error
     kept = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
     config = _composed(arguments.config_name or command, kept, arguments.config_dir)
-    raise ConfigError(f"{key}: unknown key{_advice(key, config, command)}") from error
+    raise UserError(f"{key}: unknown key{_advice(key, config, command)}") from error
 
 
 def _advice(key: str, config: dict[str, Any], command: str) -> str:

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
-from ldm.checkpoints.construct import construct
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.lora import merge_lora
 from ldm.diffusion.conditioning import Conditioning
@@ -21,6 +20,7 @@ from ldm.diffusion.process import Diffusion
 from ldm.guidance.base import Backbone
 from ldm.models.tiling import check_rows, decode_tiled, encode_tiled
 from ldm.models.vae import Posterior
+from ldm.utils.construct import reconstruct
 from ldm.utils.device import as_dtype, pick_device
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ class Pipeline:
         self.text_encoder: Any = text_encoder
         self.backbone: Any = backbone
         self.config = config
-        self.diffusion: Diffusion = construct(config["diffusion"], "diffusion")
-        self.sampling: dict[str, Any] = construct(config["sampling"], "sampling")
+        self.diffusion: Diffusion = reconstruct(config["diffusion"], "diffusion")
+        self.sampling: dict[str, Any] = reconstruct(config["sampling"], "sampling")
         self.device, self.dtype = torch.device("cpu"), torch.float32
         self.vae_slicing = False
         self.vae_tile_rows: int | None = None

@@ -40,7 +40,7 @@ class AutoencoderTraining(pl.LightningModule):
     Args:
         autoencoder: makes the autoencoder; called in `configure_model`.
         optimizer: maps parameters to an optimizer.
-        lr_schedule: learning-rate factor of the images seen.
+        lr_schedule: learning-rate factor of the images seen; None keeps the rate.
         batch_size: global batch size, images per step.
         l1_weight: weight of the mean absolute error per element.
         l2_weight: weight of the mean squared error per element.
@@ -62,7 +62,7 @@ class AutoencoderTraining(pl.LightningModule):
         *,
         autoencoder: Callable[[], AutoencoderKL],
         optimizer: Callable[..., Optimizer],
-        lr_schedule: LRSchedule,
+        lr_schedule: LRSchedule | None,
         batch_size: int,
         l1_weight: float = 1.0,
         l2_weight: float = 0.0,

@@ -23,12 +23,13 @@ from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import AdaptedNet, LoRA
 from ldm.models.protocols import TextEncoder
-from ldm.training.distributed.strategy import arrange, rank_and_world, share, summed, whole
+from ldm.training.distributed.strategy import arrange, share, summed, whole
 from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method
 from ldm.training.latent_cache import LatentCache
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.power_ema import power_functions
+from ldm.utils.distributed import rank_and_world
 
 DRAWN_AT_ONCE = 8  # images of a sample grid, on any number of ranks: the pixels do not depend on the ranks
 
@@ -46,7 +47,7 @@ class LatentDiffusion(pl.LightningModule):
         sampling: settings of sample grids: scheduler, timesteps, thresholding, num_inference_steps, guidance,
             guidance_scale.
         optimizer: maps parameters to an optimizer.
-        lr_schedule: learning-rate factor of the images seen.
+        lr_schedule: learning-rate factor of the images seen; None keeps the rate.
         batch_size: global batch size, images per step.
         caption_dropout: probability of training on the empty caption.
         ema_images: horizon of the EMA: the images over which it forgets to 1/e.
@@ -75,7 +76,7 @@ class LatentDiffusion(pl.LightningModule):
         time_sampling: Callable[..., Tensor],
         sampling: dict[str, Any],
         optimizer: Callable[..., Optimizer],
-        lr_schedule: LRSchedule,
+        lr_schedule: LRSchedule | None,
         batch_size: int,
         caption_dropout: float = 0.1,
         ema_images: int = 32_000,

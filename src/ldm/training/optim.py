@@ -82,7 +82,7 @@ def clip_or_drop(
 def optimizer_and_schedule(
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     parameters: Iterable[nn.Parameter],
-    lr_schedule: LRSchedule,
+    lr_schedule: LRSchedule | None,
     images_per_step: int,
 ) -> dict[str, Any]:
     """What Lightning's `configure_optimizers` returns for one optimizer and a schedule per step.
@@ -90,9 +90,10 @@ def optimizer_and_schedule(
     Args:
         optimizer: maps parameters to an optimizer.
         parameters: the trainable parameters.
-        lr_schedule: factor as a function of the images seen.
+        lr_schedule: factor as a function of the images seen; None keeps the rate.
         images_per_step: global batch size times gradient accumulation.
     """
     built = optimizer([p for p in parameters if p.requires_grad])
-    schedule = LambdaLR(built, lambda step: lr_schedule(step * images_per_step))
+    factor = lr_schedule or (lambda images: 1.0)
+    schedule = LambdaLR(built, lambda step: factor(step * images_per_step))
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ldm.training.callbacks.base import StepCallback
+from ldm.utils.distributed import initialised, is_main
 from ldm.utils.files import write_text
 
 log = logging.getLogger(__name__)
@@ -67,10 +68,8 @@ class Metrics(StepCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on with a window; the sums of all ranks become the first one's."""
         self._skipped, self._recent = state_dict["skipped"], list(state_dict["recent"])
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        first = not distributed or torch.distributed.get_rank() == 0
         window = state_dict["window"]
-        self._window = torch.tensor(window, dtype=torch.int64) if window is not None and first else None
+        self._window = torch.tensor(window, dtype=torch.int64) if window is not None and is_main() else None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -106,7 +105,7 @@ class Metrics(StepCallback):
 
     def _summed(self, sums: Tensor) -> Tensor:
         """The sums of all ranks."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if initialised():
             sums = sums.clone()
             torch.distributed.all_reduce(sums)
         return sums

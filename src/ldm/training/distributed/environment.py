@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from lightning.fabric.plugins import ClusterEnvironment
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
+from ldm.utils.distributed import slurm_job, slurm_tasks, under_torchrun
+
 
 def environment(
     devices: int | str | list[int], num_nodes: int, variables: Mapping[str, str] = os.environ
@@ -23,9 +25,9 @@ def environment(
 
     Raises: ValueError if srun has started more tasks than the trainer knows of, or fewer.
     """
-    if "SLURM_JOB_ID" not in variables or "TORCHELASTIC_RUN_ID" in variables:
+    if slurm_job(variables) is None or under_torchrun(variables):
         return None
-    tasks = int(variables.get("SLURM_STEP_NUM_TASKS", 1)) if "SLURM_STEP_ID" in variables else 1
+    tasks = slurm_tasks(variables)
     if tasks == 1:
         return LightningEnvironment()
     if isinstance(devices, int) and devices > 0 and devices * num_nodes != tasks:

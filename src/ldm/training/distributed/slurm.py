@@ -1,12 +1,13 @@
 """A run as a job of SLURM: the signals that end it, and its way back into the queue."""
 
 import logging
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from ldm.utils.distributed import slurm_job
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def requeued_when_stopped(rank: int) -> Iterator[None]:
     Args:
         rank: of this process; the first one asks for the job.
     """
-    job = os.environ.get("SLURM_JOB_ID")
+    job = slurm_job()
     if job is None:
         yield
         return

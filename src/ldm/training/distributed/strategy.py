@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from ldm.checkpoints.store import REST
 from ldm.models.protocols import TextEncoder
+from ldm.utils.distributed import initialised, is_main
 
 
 def blocks(net: nn.Module) -> Iterator[nn.Module]:
@@ -113,7 +114,7 @@ def whole(net: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
     if not is_sharded(net):
         return net
     state = get_model_state_dict(net, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if torch.distributed.get_rank() != 0:
+    if not is_main():
         return net
     with torch.random.fork_rng(devices=[]):
         result = make()
@@ -210,15 +211,8 @@ def share(count: int, rank: int, world: int) -> Iterator[tuple[int, bool]]:
         yield (start + rank, True) if start + rank < count else (0, False)
 
 
-def rank_and_world() -> tuple[int, int]:
-    """This process' number among those of the run, and theirs."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
 def summed(x: Tensor) -> Tensor:
     """The sum of the ranks' tensors, in place."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if initialised():
         torch.distributed.all_reduce(x)
     return x
