@@ -5,6 +5,7 @@ from typing import Any
 
 from ldm.cli.app import entry
 from ldm.training.distributed.slurm import requeued_when_stopped
+from ldm.utils.distributed import launched
 
 SUPPLIED = {
     "task": ("autoencoder",),
@@ -15,19 +16,18 @@ SUPPLIED = {
 @entry("train", supplied=SUPPLIED, resumable=True)
 def main(config: dict[str, Any]) -> None:
     """Train what the config describes and write a run directory with a report."""
-    from omegaconf import OmegaConf
-
-    cfg = OmegaConf.create(config)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if cfg.dry_run:
+    if config["dry_run"]:
+        from omegaconf import OmegaConf
+
         from ldm.cli.dry import say_what_would_happen
 
-        say_what_would_happen(cfg)
+        say_what_would_happen(OmegaConf.create(config))
         return
     with requeued_when_stopped(launched()[0]):
-        from ldm.cli.stages import Run
+        from ldm.training import run
 
-        Run(cfg).execute()
+        run(config, config["paths"]["run"])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from ldm.evaluation.retrieval import retrieval
@@ -16,30 +15,34 @@ log = logging.getLogger(__name__)
 SampleImages = Callable[[list[str], int], Tensor]
 
 
-def score(cfg: DictConfig, sample_images: SampleImages, data: Any, run_dir: Path) -> dict[str, Any]:
+def score(config: dict[str, Any], sample_images: SampleImages, data: Any, run_dir: Path) -> dict[str, Any]:
     """Draws and scores what the config's `evaluation` asks for and writes the pictures.
 
     Args:
-        cfg: the `evaluation` node.
+        config: the `evaluation` node.
         sample_images: maps (captions, seed) to uint8 images (n, 3, h, w).
         data: the data module.
         run_dir: where `samples/*.png` are written.
 
     Returns: the parts of the run's summary.
     """
-    folder = run_dir / "samples"
+    folder, seed = run_dir / "samples", config["seed"]
     folder.mkdir(exist_ok=True)
     parts: dict[str, Any] = {}
-    if cfg.prompts:
-        prompts = list(cfg.prompts)
-        images = sample_images(prompts, cfg.seed)
+    if config["prompts"]:
+        prompts = list(config["prompts"])
+        images = sample_images(prompts, config["seed"])
         save_png(make_grid(images, columns=8), folder / "prompts.png", {"prompts": "\n".join(prompts)})
-    if captions := spread(data.training_captions(), cfg.retrieval):
-        parts["retrieval"] = score_retrieval(captions, sample_images, data, cfg.seed, folder)
-    if cfg.held_out:
-        parts["held_out"] = score_held_out(list(cfg.held_out), sample_images, data, cfg.seed, folder)
-    if cfg.held_out_pairs:
-        parts["held_out_pairs"] = score_pairs(cfg.held_out_pairs, sample_images, data, cfg.seed, folder)
+    if captions := spread(data.training_captions(), config["retrieval"]):
+        parts["retrieval"] = score_retrieval(captions, sample_images, data, seed, folder)
+    if config["held_out"]:
+        parts["held_out"] = score_held_out(
+            list(config["held_out"]), sample_images, data, config["seed"], folder
+        )
+    if config["held_out_pairs"]:
+        parts["held_out_pairs"] = score_pairs(
+            config["held_out_pairs"], sample_images, data, config["seed"], folder
+        )
     return parts
 
 

@@ -1,10 +1,9 @@
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
-from ldm.cli.scores import score, spread
 from ldm.data.emoji import EmojiData
+from ldm.evaluation.scores import score, spread
 
 COLOURS = {"red": [200, 40, 50], "blue": [60, 110, 210], "black": [20, 20, 20]}
 
@@ -34,7 +33,7 @@ def perfect(data):
 
 def settings(**changes):
     values = {"seed": 0, "prompts": ["pizza"], "retrieval": None, "held_out": [], "held_out_pairs": 0}
-    return OmegaConf.create(values | changes)
+    return values | changes
 
 
 def test_a_perfect_model_scores_one_everywhere(data, tmp_path):

@@ -1,0 +1,34 @@
+from ldm.training.model_files import model_config, portable
+
+OWN = {"_target_": "halfstep.HalfStep", "share": 1.0}
+
+
+def test_a_solver_of_the_users_own_is_replaced_with_a_warning(caplog):
+    sampling = {"scheduler": OWN, "guidance_scale": 1.5, "guidance": {"_target_": "ldm.guidance.CFG"}}
+    stored = portable(sampling)
+    assert stored["scheduler"]["_target_"] == "ldm.schedulers.ddim.DDIM"
+    assert stored["guidance"] == sampling["guidance"]
+    assert sampling["scheduler"] is OWN
+    assert "halfstep.HalfStep" in caplog.text
+
+
+def test_a_model_names_nets_not_calls_that_wait():
+    net = {"_target_": "ldm.models.unet.UNet", "_partial_": True, "in_channels": 4}
+    config = {
+        "text_encoder": net,
+        "backbone": net,
+        "diffusion": {"_target_": "ldm.diffusion.process.Diffusion"},
+        "sampling": {"guidance_scale": 1.5},
+        "data": {"image_size": 32},
+        "task": {"caption_dropout": 0.1},
+        "name": "a",
+        "seed": 0,
+        "trainer": {"max_steps": 10},
+    }
+    stored = model_config(config, {"_target_": "ldm.models.identity.IdentityAutoencoder"})
+    assert stored["backbone"] == {"_target_": "ldm.models.unet.UNet", "in_channels": 4}
+    assert stored["training"] == {"name": "a", "seed": 0, "steps": 10}
+    assert "adapters" not in stored
+    adapters = {"_target_": "ldm.models.lora.LoRA", "_partial_": True, "rank": 2}
+    with_adapters = model_config(config | {"adapters": adapters}, {})
+    assert with_adapters["adapters"] == {"_target_": "ldm.models.lora.LoRA", "rank": 2}
