@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint type test test-slow test-slurm train sample convert bench clean ci
+.PHONY: help install demo lint type test test-slow test-slurm train sample convert docs bench clean ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml setup.py $(wildcard $(CONSTRAINTS))
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "ldm needs Python >= 3.11, but $(PYTHON) is $$($(PYTHON) --version 2>&1): make install PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@test -x $(BIN)/python || { echo "setting up $(VENV), about 2 minutes"; $(PYTHON) -m venv $(VENV); }
-	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check $(CONSTRAINTS:%=--constraint %) --editable '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check $(CONSTRAINTS:%=--constraint %) --editable '.[train,dev,docs]'
 	@touch $@
 
 demo: install ## Train the demo from scratch, sample its prompts and say where the report is
@@ -54,13 +54,16 @@ test-slow: install ## Run the tests that take minutes
 test-slurm: install ## Run the tests on the SLURM whose programs are on PATH
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slurm $(ARGS)
 
+docs: install ## Build the documentation into site/; to read it: python -m http.server -d site
+	$(BIN)/mkdocs build --strict $(ARGS)
+
 bench: install ## Run the benchmarks
 	@for file in experiments/benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-ci: ## What CI runs: a fresh .venv, lint, types, tests
+ci: ## What CI runs: a fresh .venv, lint, types, tests, documentation
 	bash .ci/run
 
 clean: ## Remove what tools leave behind; .venv and runs stay
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src conf tests experiments -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src conf tests experiments docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 	find src -maxdepth 1 -name '*.egg-info' -prune -exec rm -rf {} +

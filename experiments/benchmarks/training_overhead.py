@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from hydra import compose, initialize_config_module
 
-from ldm.cli.app import register_resolvers
 from ldm.cli.config import build
+from ldm.cli.resolvers import register_resolvers
 from ldm.models.identity import IdentityAutoencoder
 from ldm.training.callbacks.averages import FollowAverages
 from ldm.training.lightning_internals import quieten_lightning

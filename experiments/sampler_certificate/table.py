@@ -1,4 +1,4 @@
-"""The README's table of samplers, from the configs: prints it; --write puts it into the README.
+"""The table of solvers in docs/sampling.md, from the configs: prints it; --write puts it into the page.
 
 python experiments/sampler_certificate/table.py [--write]
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ldm.cli.groups import options
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "sampling.md"
 BEGIN, END = "<!-- samplers: table.py -->\n", "<!-- end of samplers -->"
 
 
@@ -21,14 +21,14 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(readme: str) -> str:
-    """The README with the table as it is now."""
-    before, _, rest = readme.partition(BEGIN)
+def written(page: str) -> str:
+    """The page with the table as the configs have it now."""
+    before, _, rest = page.partition(BEGIN)
     return before + BEGIN + table() + END + rest.partition(END)[2]
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--write"]:
-        README.write_text(written(README.read_text()))
+        PAGE.write_text(written(PAGE.read_text()))
     else:
         print(table(), end="")

@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 
-from ldm.cli.app import register_resolvers
 from ldm.cli.config import build
 from ldm.cli.rehearse import plain_nets, stages_of
+from ldm.cli.resolvers import register_resolvers
 from ldm.data.synthetic import SyntheticData
 from ldm.planning.estimate import STRATEGIES, Cluster, Plan, plan
 from ldm.planning.memory_tracker import size_of

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from ldm.checkpoints.converter import write_checkpoint
 from ldm.checkpoints.diffusers_config import backbone_json, backbone_node
-from ldm.cli.app import register_resolvers
+from ldm.cli.resolvers import register_resolvers
 from ldm.models.unet import UNet
 from ldm.training.initial_weights import check_same, load_initial, reference, without_pretrained
 from ldm.utils.errors import UserError

@@ -64,7 +64,7 @@ def fit(module: Module, data: Any, config: dict[str, Any], summary: Summary) -> 
 def build_trainer(config: dict[str, Any]) -> pl.Trainer:
     """The trainer with callbacks, loggers, launcher and a precision that the machine has."""
     node = config["trainer"]
-    callbacks = [construct(each, f"callbacks.{name}") for name, each in config["callbacks"].items()]
+    callbacks = constructed(config, "callbacks")
     # what callbacks log, draw and save is of the averages after the step; a checkpoint holds their states
     callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))
     launcher = environment(node["devices"], node["num_nodes"])
@@ -72,10 +72,16 @@ def build_trainer(config: dict[str, Any]) -> pl.Trainer:
         node | {"precision": available_precision(node["precision"], node["accelerator"])},
         "trainer",
         callbacks=[FollowAverages(), *callbacks],
-        logger=[construct(each, f"logger.{name}") for name, each in config["logger"].items()],
+        logger=constructed(config, "logger"),
         plugins=[] if launcher is None else [launcher],
     )
     return trainer
+
+
+def constructed(config: dict[str, Any], group: str) -> list[Any]:
+    """The objects of a group of nodes by name; a name without a node is left out."""
+    nodes = (config[group] or {}).items()
+    return [construct(node, f"{group}.{name}") for name, node in nodes if node is not None]
 
 
 def available_precision(wanted: str, accelerator: str) -> str:

@@ -53,7 +53,7 @@ def configured_prediction(config: dict[str, Any]) -> str | None:
 
 def without_pretrained(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run with weights of its own: the text encoder's pretrained ones are not fetched."""
-    if "pretrained" not in config["text_encoder"] or config["task"] is None:
+    if config["task"] is None or "pretrained" not in config["text_encoder"]:
         return config
     node = config["text_encoder"] | {"pretrained": None}
     return config | {"text_encoder": node, "task": config["task"] | {"text_encoder": node}}

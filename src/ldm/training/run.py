@@ -126,4 +126,4 @@ def evaluate(
     """Draws samples and scores them; all ranks draw, the first one writes."""
     with summary.timed("samples and scores"), tempfile.TemporaryDirectory() as elsewhere:
         folder = directory if is_main() else Path(elsewhere)
-        summary.add(**score(config, module.sample_images, data, folder))
+        summary.add(**score(config, module.sampler.images, data, folder))
