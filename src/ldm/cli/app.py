@@ -104,10 +104,12 @@ def _job(
     """The task with its surroundings: a plain config, checked, and errors that end in the report."""
     from ldm.cli import jobs
     from ldm.cli.config import plain
+    from ldm.cli.unknown_keys import keys_of
 
     @functools.wraps(task)
     def job(cfg: "DictConfig") -> None:
         gc.enable()
+        config: dict[str, Any] = {}
         try:
             with jobs.as_single_run(arguments), user_modules(arguments.config_dir):
                 quieten_other_ranks()
@@ -121,7 +123,7 @@ def _job(
                 raise
             report.interrupted(jobs.resume_line(command) if checks.resumable else "interrupted")
         except Exception as error:
-            if report.error(error) == USAGE:
+            if report.error(error, keys_of(config)) == USAGE:
                 jobs.discard_empty_run()
             if not jobs.is_in_this_process():
                 raise

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ldm.utils.distributed import launched
 
@@ -35,14 +35,19 @@ class Report:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self.status = FAILURE
         except Exception as error:
-            self.error(error, started=False)
+            self.error(error)
 
-    def error(self, error: Exception, started: bool = True) -> int:
-        """Print the line of an error, the traceback of a bug, and return the exit status."""
+    def error(self, error: Exception, keys: Collection[str] | None = None) -> int:
+        """Print the line of an error, the traceback of a bug, and return the exit status.
+
+        Args:
+            error: that ended the command or a job.
+            keys: of the job's config; None before a job starts, when there are no bugs of a task.
+        """
         from ldm.cli.errors import describe
 
-        status, line = describe(error)
-        if line is None and not started:
+        status, line = describe(error, keys or ())
+        if line is None and keys is None:
             status, line = USAGE, " ".join(str(error).split())
         if line is None or os.environ.get("LDM_TRACEBACK") == "1":
             traceback.print_exception(error)

@@ -1,7 +1,6 @@
 """The advice on an override whose key the config does not have."""
 
 import contextlib
-import re
 from argparse import Namespace
 from typing import Any
 
@@ -13,10 +12,11 @@ from ldm.utils.errors import UserError, did_you_mean
 def check_unknown(error: Exception, command: str, arguments: Namespace) -> None:
     """Raise UserError with the key to write instead, if an error of Hydra's is about an unknown key."""
     overrides = arguments.overrides
-    found = re.match(r"Could not override '([^']+)'", str(error))
-    if found is None:
+    from ldm.cli.errors import unknown_override
+
+    key = unknown_override(error)
+    if key is None:
         return
-    key = found[1]
     value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").split("=")[0] == key), "")
     if (advice := synonym(command, key, value)) is not None:
         raise UserError(f"{key}: {advice}") from error

@@ -24,6 +24,7 @@ from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule,
 from ldm.training.power_ema import power_functions
 from ldm.training.sampling import sampler_of
 from ldm.training.weights import WeightsFactory
+from ldm.utils.errors import UserError
 
 
 class LatentDiffusion(pl.LightningModule):
@@ -221,9 +222,8 @@ class LatentDiffusion(pl.LightningModule):
         """Refuses other averages than those of the checkpoint: they are of all the training so far."""
         kept, asked = checkpoint.get("power_ema", []), list(self.power_averages)
         if kept != asked:
-            raise ValueError(
-                f"power_ema cannot change while a run goes on: the checkpoint has {kept}, got {asked} "
-                "(task.power_ema, averages)"
+            raise UserError(
+                f"power_ema cannot change while a run goes on: the checkpoint has {kept}, got {asked}"
             )
 
     @property

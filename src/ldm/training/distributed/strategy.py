@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from ldm.checkpoints.store import REST
 from ldm.training.lightning_internals import set_mesh
+from ldm.utils.errors import UserError
 
 
 def distributed(
@@ -30,7 +31,7 @@ def distributed(
         find_unused: allow backward passes through some parameters only, as of two nets that train in turn.
     """
     if timeout <= 0:
-        raise ValueError(f"timeout must be above 0, got {timeout} (trainer.strategy.timeout)")
+        raise UserError(f"timeout must be above 0, got {timeout}")
     if shard:
         return FullySharded(copies, timedelta(seconds=timeout))
     return DDPStrategy(timeout=timedelta(seconds=timeout), find_unused_parameters=find_unused)
@@ -56,7 +57,7 @@ class FullySharded(ModelParallelStrategy):
         ranks = self.num_nodes * self.num_processes
         copies = self.num_nodes if self.copies is None else self.copies
         if copies < 1 or ranks % copies:
-            raise ValueError(f"copies must divide the {ranks} ranks, got {copies} (trainer.strategy.copies)")
+            raise UserError(f"copies must divide the {ranks} ranks, got {copies}")
         set_mesh(self, copies, ranks // copies)
         super().setup_environment()
 
