@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from ldm.cli.app import entry
 from ldm.cli.resolvers import _wandb_offline
+from ldm.utils.errors import UserError
 
 PRIMARY = """
 defaults:
@@ -159,15 +160,9 @@ def test_an_unwritable_run_directory_is_one_line(command):
     assert err.endswith(": Not a directory\n")
 
 
-def test_an_error_that_ldm_raises_is_a_mistake_and_one_of_another_a_bug(command):
-    def foreseen(cfg):
-        from ldm.training.optim import LRSchedule
-
-        LRSchedule(warmup_images=1, total_images=1, decay_start=2.0)
-
-    status, _, err, _ = command(action=foreseen)
-    assert (status, err.count("\n")) == (2, 1)
-    assert err.startswith("ldm-trial: decay_start must be in [0, 1], got 2.0")
+def test_a_user_error_is_a_mistake_and_another_error_a_bug(command):
+    status, _, err, _ = command(action=raises(UserError("seed must be even, got 1")))
+    assert (status, err) == (2, "ldm-trial: seed: must be even, got 1\n")
     status, _, err, _ = command(action=raises(ValueError("deep inside")))
     assert status == 1
     assert err.startswith("Traceback")
