@@ -9,8 +9,8 @@ import pytest
 from ldm.cli.compose import compose
 
 SHORT = ["experiment=tiny", "threads=1", "trainer.max_steps=2", "first_stage.max_steps=2"]
-SHORT += ["sampling.num_inference_steps=1", "~callbacks.validation", "evaluation.prompts=[red circle]"]
-SHORT += ["evaluation.retrieval=0"]
+SHORT += ["sampling.num_inference_steps=1", "~callbacks.validation", "prompts=[red circle]"]
+SHORT += ["evaluation.retrieval=null"]
 
 WITHOUT_HYDRA = """
 import json, sys, warnings

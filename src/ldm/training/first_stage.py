@@ -4,13 +4,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ldm.checkpoints.assemble import LoadedModel
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.native import save_model
-from ldm.evaluation.metrics import psnr
+from ldm.evaluation.metrics.reconstruction import Reconstruction
+from ldm.evaluation.score import write_scores
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.directory import moved
 from ldm.training.fit import fit
@@ -19,7 +19,6 @@ from ldm.training.summary import Summary
 from ldm.utils.construct import construct
 from ldm.utils.distributed import is_main
 from ldm.utils.errors import UserError
-from ldm.utils.image_io import make_grid, save_png, to_uint8
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ def train_autoencoder(
     statistics = module.latent_statistics(data.training_images(), stage["whitening"])
     module.ema.set_latent_statistics(statistics["scaling_factor"], statistics["shift_factor"])
     if is_main():
-        evaluate(module, data.validation_images(), directory, summary)
+        evaluate(module, data, directory, summary)
         save_model(directory / FILE, {"autoencoder": module.ema}, {"autoencoder": node | statistics})
     return module.ema, node | statistics
 
@@ -132,12 +131,9 @@ def trainer_of(stage: dict[str, Any], trainer: dict[str, Any]) -> dict[str, Any]
     return trainer | changed
 
 
-def evaluate(module: AutoencoderTraining, images: torch.Tensor, directory: Path, summary: Summary) -> None:
+def evaluate(module: AutoencoderTraining, data: Any, directory: Path, summary: Summary) -> None:
     """Measures the reconstruction of images held out of the training and draws some of them."""
-    output = module.reconstruct(images)
-    score = float(psnr(output, images).mean())
-    parameters = sum(p.numel() for p in module.net.parameters())
-    summary.add(autoencoder={"psnr": round(score, 2), "images": len(images), "parameters": parameters})
-    log.info("autoencoder: %.2f dB PSNR on %d images held out of training", score, len(images))
-    both = torch.cat([images[:16], output[:16]])
-    save_png(make_grid(to_uint8(both), columns=16), directory / "reconstructions.png")
+    score = Reconstruction()(module, data, directory)
+    write_scores(directory, {"autoencoder": score})
+    summary.add(autoencoder={**score.values, "parameters": sum(p.numel() for p in module.net.parameters())})
+    log.info("autoencoder: %.2f dB PSNR on %d unseen images", score.values["psnr"], score.values["images"])

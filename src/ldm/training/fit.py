@@ -64,7 +64,7 @@ def fit(module: Module, data: Any, config: dict[str, Any], summary: Summary) -> 
 def build_trainer(config: dict[str, Any]) -> pl.Trainer:
     """The trainer with callbacks, loggers, launcher and a precision that the machine has."""
     node = config["trainer"]
-    callbacks = constructed(config, "callbacks")
+    callbacks = list(constructed(config, "callbacks").values())
     # what callbacks log, draw and save is of the averages after the step; a checkpoint holds their states
     callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))
     launcher = environment(node["devices"], node["num_nodes"])
@@ -72,16 +72,16 @@ def build_trainer(config: dict[str, Any]) -> pl.Trainer:
         node | {"precision": available_precision(node["precision"], node["accelerator"])},
         "trainer",
         callbacks=[FollowAverages(), *callbacks],
-        logger=constructed(config, "logger"),
+        logger=list(constructed(config, "logger").values()),
         plugins=[] if launcher is None else [launcher],
     )
     return trainer
 
 
-def constructed(config: dict[str, Any], group: str) -> list[Any]:
+def constructed(config: dict[str, Any], group: str) -> dict[str, Any]:
     """The objects of a group of nodes by name; a name without a node is left out."""
     nodes = (config[group] or {}).items()
-    return [construct(node, f"{group}.{name}") for name, node in nodes if node is not None]
+    return {name: construct(node, f"{group}.{name}") for name, node in nodes if node is not None}
 
 
 def available_precision(wanted: str, accelerator: str) -> str:

@@ -13,11 +13,11 @@ from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.training import training_metadata
 from ldm.data.shards.datamodule import ShardData
 from ldm.diffusion.timesteps import times_of
+from ldm.evaluation.evaluate import evaluate, summary_of
 from ldm.evaluation.report import write_report
-from ldm.evaluation.scores import score
 from ldm.training.directory import moved, to_yaml, write_config
 from ldm.training.first_stage import FILE, first_stage
-from ldm.training.fit import fit
+from ldm.training.fit import constructed, fit
 from ldm.training.initial_weights import load_initial, reference, without_pretrained
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.lightning_internals import quieten_lightning
@@ -61,7 +61,7 @@ def run(config: dict[str, Any], directory: str | Path) -> None:
         if initialised() or is_main():  # the ranks of a finished run do not meet: the first does what is left
             sample_arguments = save_trained(module, stored, config["init_checkpoint"], directory)
             summary.add(**facts(module, data, config, sample_arguments))
-            evaluate(module, data, config["evaluation"], directory, summary)
+            score(module, data, config, directory, summary)
     if is_main():
         log.info("report: %s", write_report(directory))
 
@@ -114,16 +114,21 @@ def facts(
     """The facts about a trained diffusion model for the run's summary."""
     bad_samples = {"bad_samples": data.bad_samples.by_cause()} if isinstance(data, ShardData) else {}
     parameters = sum(p.numel() for p in module.nets.parameters())
+    prompts = config["prompts"]
+    first = (
+        f'prompt="" num_images_per_prompt={prompts}' if isinstance(prompts, int) else f'prompt="{prompts[0]}"'
+    )
     return bad_samples | {
         "latent_diffusion": {"parameters": parameters, "steps": int(config["trainer"]["max_steps"])},
-        "sample_command": f'ldm-sample {sample_arguments} prompt="{config["evaluation"]["prompts"][0]}"',
+        "sample_command": f"ldm-sample {sample_arguments} {first}",
     }
 
 
-def evaluate(
+def score(
     module: LatentDiffusion, data: Any, config: dict[str, Any], directory: Path, summary: Summary
 ) -> None:
-    """Draws samples and scores them; all ranks draw, the first one writes."""
+    """Evaluates the model by the metrics of the config; all ranks sample, the first one writes."""
+    metrics = constructed(config, "evaluation")
     with summary.timed("samples and scores"), tempfile.TemporaryDirectory() as elsewhere:
         folder = directory if is_main() else Path(elsewhere)
-        summary.add(**score(config, module.sampler.images, data, folder))
+        summary.add(**summary_of(evaluate(module.sampler, data, metrics, folder)))
