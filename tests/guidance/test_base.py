@@ -1,4 +1,4 @@
-"""Branches evaluated in one batch: learned variances, independent rows; rules refused for a model without what they rely on."""
+"""Branches evaluated in one batch: learned variances, independent rows, what a model must have for a rule."""
 
 import pytest
 import torch

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ldm.cli.app import entry
 from ldm.cli.recipe import (
@@ -106,8 +106,9 @@ def items(cfg: DictConfig, prompts: list[str]) -> list[dict[str, Any]]:
 
 
 @entry("sample")
-def main(cfg: DictConfig) -> None:
-    """Samples the prompts and writes the images."""
+def main(config: dict[str, Any]) -> None:
+    """Sample the prompts and write the images."""
+    cfg = OmegaConf.create(config)
     if cfg.replay is not None:
         replay(cfg)
         return
