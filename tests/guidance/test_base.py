@@ -1,4 +1,4 @@
-"""Branches evaluated in one batch: learned variances, independent rows; rules refused for a model without what they rely on."""
+"""Branches evaluated in one batch: learned variances, independent rows; rules that a model cannot use are refused."""
 
 import pytest
 import torch
