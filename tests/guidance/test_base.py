@@ -1,4 +1,4 @@
-"""Branches evaluated in one batch: learned variances, independent rows; rules that a model cannot use are refused."""
+"""Branches evaluated in one batch: learned variances, independent rows; what a rule requires of a model."""
 
 import pytest
 import torch
