@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ldm.planning.estimate import Cluster
-from ldm.planning.simulate import Setting, SimulatedStep, simulate
+from ldm.planning.simulate import Setting, simulate
+from ldm.planning.simulated_step import SimulatedStep
 from ldm.training.check_model import check_model
 from ldm.training.probe import Trained
 from ldm.utils.construct import construct
