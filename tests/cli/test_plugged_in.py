@@ -106,7 +106,22 @@ class Even(Uniform):
     """As much weight everywhere."""
 '''
 
+METRIC = """
+from dataclasses import dataclass
+
+from ldm.evaluation.score import Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brightness:
+    captions: list
+
+    def __call__(self, sampler, data, folder):
+        return Score(title="Brightness", values=float(sampler.images(self.captions, 0).float().mean()))
+"""
+
 OPTIONS = {
+    "evaluation/own": "own:\n  _target_: own_metric.Brightness\n  captions: ${prompts}\n",
     "backbone/own": "_target_: own_nets.Convolutions\n_partial_: true\nchannels: 3\npooled_dim: 4\n",
     "text_encoder/own": "_target_: own_nets.Letters\n_partial_: true\nwidth: 4\n",
     "autoencoder/own": "_target_: own_nets.Mirrored\n_partial_: true\nlatent_channels: 3\n",
@@ -124,14 +139,14 @@ defaults:
   - override /weighting: own
   - override /scheduler: own
   - override /averages: power
+  - override /evaluation: [own]
 name: own
 data: {image_size: 16, batch_size: 12}
 trainer: {max_steps: 4, log_every_n_steps: 2}
 sampling: {num_inference_steps: 3}
 task: {ema_images: 24}
 callbacks: {ema: {every_n_images: 12, budget_gigabytes: 0.1}}
-evaluation:
-  prompts: [red circle, blue square]
+prompts: [red circle, blue square]
 """,
 }
 
@@ -144,7 +159,7 @@ def home(tmp_path_factory):
     for name, text in OPTIONS.items():
         (mine / name).parent.mkdir(parents=True, exist_ok=True)
         (mine / f"{name}.yaml").write_text(text)
-    for name, text in {"own_nets": NETS, "own_rules": RULES, "own_loss": LOSS}.items():
+    for name, text in {"own_nets": NETS, "own_rules": RULES, "own_loss": LOSS, "own_metric": METRIC}.items():
         (mine / f"{name}.py").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
@@ -159,7 +174,8 @@ def inside(home, monkeypatch):
 
 
 def run(command, *words):
-    return command.main([*words, "threads=1", "--config-dir=mine"])
+    threads = [] if command in (convert, ema) else ["threads=1"]
+    return command.main([*words, *threads, "--config-dir=mine"])
 
 
 def pixels(path):
@@ -172,6 +188,10 @@ def test_the_model_names_the_users_own_parts():
         config = config_of(files.metadata)
     assert config["backbone"]["_target_"] == "own_nets.Convolutions"
     assert config["sampling"]["scheduler"]["_target_"] == "own_rules.HalfStep"
+
+
+def test_the_metric_is_in_the_summary():
+    assert 0 <= json.loads(Path("run/summary.json").read_text())["own"] <= 255
 
 
 def test_it_is_sampled_and_replayed_with_the_folder():
@@ -210,8 +230,8 @@ def test_it_is_planned_and_dry_run(capsys):
 
 
 def test_a_checkpoint_is_converted_and_averaged_and_starts_another_run():
-    checkpoint = sorted(Path("run/checkpoints").glob("*.ckpt"))[-1]
-    assert run(convert, f"input={checkpoint}", "output=converted.safetensors") == 0
+    newest = max(Path("run/checkpoints").iterdir())
+    assert run(convert, f"input={newest}", "output=converted.safetensors") == 0
     assert Text2ImagePipeline.from_pretrained("converted.safetensors", modules="mine") is not None
     assert run(ema, "run=run", "sigma_rel=0.1", "output=averaged.safetensors") == 0
     assert Text2ImagePipeline.from_pretrained("averaged.safetensors", modules="mine") is not None
