@@ -21,7 +21,9 @@ FAST = ["threads=1", "num_inference_steps=2"]
 
 def config(**changes):
     defaults = {"prompt": None, "prompts": None, "output": None, "overwrite": False, "seed": 0}
-    return OmegaConf.create(defaults | {"num_images_per_prompt": 1, "negative_prompt": None} | changes)
+    return OmegaConf.create(
+        defaults | {"num_images_per_prompt": 1, "negative_prompt": None, "num_images": None} | changes
+    )
 
 
 @pytest.fixture

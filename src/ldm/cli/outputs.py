@@ -1,6 +1,7 @@
 """Where ldm-sample writes its images."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,7 +15,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "image"
 
 
-def output_paths(cfg: DictConfig, prompts: list[str]) -> list[Path]:
+def output_paths(cfg: DictConfig, prompts: Sequence[str | None]) -> list[Path]:
     """Paths of the images, one for each.
 
     Raises: UserError if it is no PNG or, for a file of prompts, no folder.
@@ -31,7 +32,7 @@ def output_paths(cfg: DictConfig, prompts: list[str]) -> list[Path]:
         return [folder / f"{i:0{width}d}.png" for i in range(count)]
     if cfg.output is not None and Path(cfg.output).suffix.lower() != ".png":
         raise UserError(f"output: must end in .png, got {cfg.output!r}")
-    base = [Path(cfg.output) if cfg.output else home / f"{slug(p)}.png" for p in prompts]
+    base = [Path(cfg.output) if cfg.output else home / f"{slug(p or '')}.png" for p in prompts]
     return [
         path.with_name(f"{path.stem}-{i * each + j:04d}.png") if count > 1 else path
         for i, path in enumerate(base)

@@ -1,5 +1,6 @@
 """Command lines of ldm-sample as plain requests: the images to sample, their settings and their files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,13 +90,20 @@ def request_of(cfg: DictConfig) -> dict[str, Any]:
     return request
 
 
-def read_prompts(cfg: DictConfig) -> list[str]:
-    """The prompts of the command line or of a file, one a line; empty lines are left out.
+def read_prompts(cfg: DictConfig) -> Sequence[str | None]:
+    """The prompts of the command line or of a file, one a line; None for images of an unconditional model.
 
-    Raises: UserError if there is none, or both were given.
+    Raises: UserError if there is none, or more than one source was given.
     """
-    if (cfg.prompt is None) == (cfg.prompts is None):
-        raise UserError("prompt: give either prompt=TEXT (or a list) or prompts=FILE with one prompt a line")
+    if sum(value is not None for value in (cfg.prompt, cfg.prompts, cfg.num_images)) != 1:
+        raise UserError(
+            "prompt: give either prompt=TEXT (or a list), or prompts=FILE with one prompt a line, or "
+            "num_images=NUMBER for an unconditional model"
+        )
+    if cfg.num_images is not None:
+        if cfg.num_images < 1:
+            raise UserError(f"num_images: must be at least 1, got {cfg.num_images}")
+        return [None] * cfg.num_images
     if cfg.prompt is not None:
         return [cfg.prompt] if isinstance(cfg.prompt, str) else [str(p) for p in cfg.prompt]
     path = Path(cfg.prompts)
@@ -107,7 +115,7 @@ def read_prompts(cfg: DictConfig) -> list[str]:
     return found
 
 
-def items(cfg: DictConfig, prompts: list[str]) -> list[dict[str, Any]]:
+def items(cfg: DictConfig, prompts: Sequence[str | None]) -> list[dict[str, Any]]:
     """Prompt, negative prompt, seed and number of each image, as the pipelines count them.
 
     Raises: UserError if the seeds or negative prompts are not as many as they must be.

@@ -95,8 +95,9 @@ def of_batch(batch: Sequence[Item]) -> dict[str, Any]:
     columns = {name: [item[name] for item in batch] for name in ("prompt", "seed", "number")}
     negatives = [item["negative_prompt"] or "" for item in batch]
     seeds = columns["seed"]
+    unconditional = columns["prompt"][0] is None
     return {
-        "prompt": columns["prompt"],
+        **({"num_images": len(batch)} if unconditional else {"prompt": columns["prompt"]}),
         "negative_prompt": negatives if any(negatives) else None,
         "seed": seeds[0] if len(set(seeds)) == 1 else seeds,
         "numbers": columns["number"],

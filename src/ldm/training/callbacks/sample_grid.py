@@ -26,16 +26,19 @@ class SampleGrid(StepCallback):
     W&B and TensorBoard get the same images with the prompts below them.
 
     Args:
-        captions: the prompts.
+        captions: the prompts; for an unconditional model the number of images is enough.
         every_n_steps: interval; the last step is drawn too.
         seed: of the noise.
         columns: of the grid.
     """
 
-    def __init__(self, captions: list[str], every_n_steps: int, seed: int = 0, columns: int = 8) -> None:
+    def __init__(
+        self, captions: list[str] | int, every_n_steps: int, seed: int = 0, columns: int = 8
+    ) -> None:
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
-        self.captions, self.every_n_steps = list(captions), every_n_steps
+        self.captions = [""] * captions if isinstance(captions, int) else list(captions)
+        self.every_n_steps = every_n_steps
         self.seed, self.columns = seed, columns
 
     def on_train_batch_end(
