@@ -64,7 +64,7 @@ def encode(folder, *more):
 
 
 def run(folder, *more, checkpoint="model0.safetensors"):
-    short = ["trainer.max_steps=5", "trainer.log_every_n_steps=1", "evaluation.retrieval=0"]
+    short = ["trainer.max_steps=5", "trainer.log_every_n_steps=1", "evaluation=prompts"]
     tiny = ["experiment=tiny", "threads=1", f"first_stage.checkpoint={checkpoint}", "data.batch_size=8"]
     callbacks = ["callbacks.validation.draws=64", "sampling.num_inference_steps=2"]
     return train.main([*tiny, *SMALL, *short, *callbacks, f"hydra.run.dir={folder}", *more])
@@ -126,7 +126,7 @@ def test_another_autoencoder_is_one_line_and_status_2(place_of_all, tmp_path, mo
     ("arguments", "says"),
     [
         (["data.image_size=32"], "made with image_size 16, not 32"),
-        (["data.embeddings=true"], "captions only (data.embeddings)"),
+        (["data.embeddings=true"], "captions only"),
         (["data.folder=images"], "no latents in"),
         (["first_stage.checkpoint=null"], "first_stage.checkpoint: data=latents needs the autoencoder"),
         (["data@first_stage.data=latents"], "first_stage.data"),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ldm.generation.settings import Settings
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ def as_prompts(value: str | Sequence[str], name: str) -> list[str]:
     """
     prompts = [value] if isinstance(value, str) else list(value)
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f"{name} must be a text or a list of at least one text, got {value!r}")
+        raise UserError(f"{name} must be a text or a list of at least one text, got {value!r}")
     return prompts
 
 
@@ -37,18 +38,18 @@ def all_prompts(prompt: str | Sequence[str] | None, given: Settings, uncondition
     if unconditional:
         texts = [text for value in (prompt, given.negative_prompt) if value for text in as_prompts(value, "")]
         if any(texts):
-            raise ValueError(
+            raise UserError(
                 f"prompt must be left out for an unconditional model (give num_images), got {texts[0]!r}"
             )
         if prompt is None:
             return [""] * (given.num_images or 1) * given.num_images_per_prompt
     if given.num_images is not None:
-        raise ValueError(
+        raise UserError(
             "num_images must be left out where there are prompts: use num_images_per_prompt, "
             f"got {given.num_images}"
         )
     if prompt is None:
-        raise ValueError("prompt must be given: this model is conditional")
+        raise UserError("prompt must be given: this model is conditional")
     return [p for p in as_prompts(prompt, "prompt") for _ in range(given.num_images_per_prompt)]
 
 
@@ -66,7 +67,7 @@ def as_negatives(value: str | Sequence[str] | None, prompts: list[str], repeats:
         return [value or ""] * len(prompts)
     negatives = [p for p in as_prompts(value, "negative_prompt") for _ in range(repeats)]
     if len(negatives) != len(prompts):
-        raise ValueError(
+        raise UserError(
             f"negative_prompt must be one text or {len(prompts) // repeats}, one for each prompt, "
             f"got {len(value)}"
         )

@@ -23,6 +23,7 @@ from ldm.generation.settings import Settings, steps_to_run, with_eta
 from ldm.generation.support import check_guidance, check_thresholding
 from ldm.generation.workers import OneProcess, Workers
 from ldm.guidance import CFG, Guidance
+from ldm.utils.errors import UserError
 from ldm.utils.image_io import to_uint8
 
 log = logging.getLogger(__name__)
@@ -77,10 +78,10 @@ class Sampler:
             if size is None:
                 continue
             if fixed is not None and size != fixed * factor:
-                raise ValueError(f"{name} must be {fixed * factor} for this model, got {size}")
+                raise UserError(f"{name} must be {fixed * factor} for this model, got {size}")
             if size <= 0 or size % factor:
                 nearest = max(round(size / factor), 1) * factor
-                raise ValueError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")
+                raise UserError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")
         return autoencoder.latent_channels, (height or default) // factor, (width or default) // factor
 
     def prepare(

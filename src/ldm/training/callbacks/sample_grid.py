@@ -26,7 +26,7 @@ class SampleGrid(StepCallback):
     W&B and TensorBoard get the same images with the prompts below them.
 
     Args:
-        captions: the prompts; for an unconditional model the number of images is enough.
+        captions: the prompts, or the number of images of an unconditional model.
         every_n_steps: interval; the last step is drawn too.
         seed: of the noise.
         columns: of the grid.
@@ -37,8 +37,7 @@ class SampleGrid(StepCallback):
     ) -> None:
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
-        self.captions = [""] * captions if isinstance(captions, int) else list(captions)
-        self.every_n_steps = every_n_steps
+        self.captions, self.every_n_steps = captions, every_n_steps
         self.seed, self.columns = seed, columns
 
     def on_train_batch_end(
@@ -56,8 +55,9 @@ class SampleGrid(StepCallback):
     def _draw(self, trainer: pl.Trainer, images: Tensor) -> None:
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        about = {"step": str(self._step), "seed": str(self.seed), "prompts": "\n".join(self.captions)}
+        prompts = [""] * self.captions if isinstance(self.captions, int) else list(self.captions)
+        about = {"step": str(self._step), "seed": str(self.seed), "prompts": "\n".join(prompts)}
         save_png(make_grid(images, columns=self.columns), folder / f"step_{self._step:08d}.png", about)
         if any(isinstance(logger, WandbLogger | TensorBoardLog) for logger in trainer.loggers):
-            picture = labelled_grid(images, self.captions, columns=self.columns)
+            picture = labelled_grid(images, prompts, columns=self.columns)
             log_picture(trainer, "samples", picture, self._step)
