@@ -226,7 +226,7 @@ def test_targets_are_checked_before_anything_is_read(
 
 
 def test_a_model_of_another_topology_has_no_place_elsewhere(tmp_path: Path):
-    from ldm.pipelines.base import shipped_model
+    from ldm.pipelines.shipped import shipped_model
 
     with shipped_model() as path:
         for format, name in (("diffusers", "a"), ("original", "a.safetensors")):

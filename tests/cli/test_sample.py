@@ -11,7 +11,7 @@ from PIL import Image
 
 from ldm.cli import sample
 from ldm.cli.sample import items, main, output_paths, read_prompts, slug
-from ldm.pipelines.base import shipped_model
+from ldm.pipelines.shipped import shipped_model
 from ldm.utils.errors import UserError
 
 FAST = ["threads=1", "num_inference_steps=2"]
@@ -134,7 +134,7 @@ def test_an_image_is_made_again_bit_for_bit(folder):
     "arguments", [["guidance=pag"], ["guidance=autoguidance", "weak_checkpoint=weak.safetensors"]]
 )
 def test_guidance_is_part_of_the_recipe(arguments, folder, capsys):
-    from ldm.pipelines.base import shipped_model
+    from ldm.pipelines.shipped import shipped_model
 
     with shipped_model() as model:
         Path("weak.safetensors").write_bytes(model.read_bytes())

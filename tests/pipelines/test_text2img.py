@@ -235,7 +235,7 @@ def test_unconditional_pixel_model_samples_without_guidance():
         ({"prompt": "a", "num_inference_steps": 1001}, "num_inference_steps"),
         ({"prompt": "a", "guidance_scale": -1.0}, "guidance_scale must be a number >= 0"),
         ({"prompt": "a", "guidance_scale": float("nan")}, "guidance_scale must be a number >= 0"),
-        ({"prompt": "a", "height": 17}, r"height must be a multiple of 2, got 17; try 16 \(height\)"),
+        ({"prompt": "a", "height": 17}, r"height must be a multiple of 2, got 17; try 16"),
         ({"prompt": "a", "width": 1}, "width must be a multiple of 2, got 1; try 2"),
         ({"prompt": "a", "output": "png"}, "output must be one of"),
         ({"prompt": "a", "scheduler": DDPM(), "eta": 0.5}, "eta cannot be set for DDPM"),
@@ -251,13 +251,13 @@ def test_arguments_out_of_range_are_named(
 def test_a_position_table_fixes_the_size():
     pipeline = make(backbone=CONFIG["backbone"] | {"position_size": 8})
     assert pipeline("a", height=16).size == (16, 16)
-    with pytest.raises(ValueError, match=r"width must be 16 for this model, got 32 \(width\)"):
+    with pytest.raises(ValueError, match=r"width must be 16 for this model, got 32"):
         pipeline("a", width=32)
 
 
 def test_guidance_without_caption_dropout_is_refused():
     pipeline = make(caption_dropout=0.0)
-    with pytest.raises(ValueError, match=r"guidance_scale must be 1 .* caption_dropout=0"):
+    with pytest.raises(ValueError, match=r"guidance_scale must be 1 .* without caption dropout"):
         pipeline("pizza")
     assert pipeline("pizza", guidance_scale=1.0).size == (16, 16)
 
@@ -321,13 +321,13 @@ def test_an_incomplete_model_names_what_it_lacks(tmp_path: Path, pipeline: Text2
 
 @pytest.mark.parametrize("key", ["diffusion", "sampling", "image_size"])
 def test_a_config_without_settings_names_the_key(key: str):
-    with pytest.raises(ValueError, match=rf"lacks .*\({key}\)"):
+    with pytest.raises(ValueError, match=f"lacks .*{key}"):
         Text2ImagePipeline(**components(CONFIG), config={k: v for k, v in CONFIG.items() if k != key})
 
 
 def test_no_shipped_model_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"none comes with this installation .*\(checkpoint\)"):
+    with pytest.raises(FileNotFoundError, match="none comes with this installation"):
         Text2ImagePipeline.from_pretrained()
 
 

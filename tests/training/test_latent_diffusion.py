@@ -113,9 +113,9 @@ def test_sample_i_of_a_call_depends_on_seed_and_i_only():
     net = module()
     with torch.no_grad():
         net.ema["backbone"].conv_out.weight.normal_()
-    all_four = net.sample_images(CAPTIONS, seed=3)
-    assert torch.equal(net.sample_images(CAPTIONS[:2], seed=3), all_four[:2])
-    assert not torch.equal(net.sample_images(CAPTIONS, seed=4), all_four)
+    all_four = net.sampler.images(CAPTIONS, seed=3)
+    assert torch.equal(net.sampler.images(CAPTIONS[:2], seed=3), all_four[:2])
+    assert not torch.equal(net.sampler.images(CAPTIONS, seed=4), all_four)
 
 
 def test_both_twins_learn_the_words_of_the_data():
@@ -166,7 +166,7 @@ def test_adapters_learn_the_same_where_activations_are_recomputed():
         for p in net._adapted.net.parameters():  # its last layers start at zero
             p.data += 0.1
         loss = net.training_step(batch([0, 1, 2, 3]), 0)["loss"]
-        net.sample_images(CAPTIONS[:1], seed=0)
+        net.sampler.images(CAPTIONS[:1], seed=0)
         loss.backward()
         assert set(net.state_dict()) == {f"{k}.{n}" for k in ("nets", "ema") for n in net.nets.state_dict()}
         gradients.append([p.grad for p in net.nets.parameters()])

@@ -167,7 +167,7 @@ class Sampler:
             if name in request and not Path(request[name]).is_file():
                 raise UserError(f"{name}: no file at {request[name]}")
         import ldm
-        from ldm.pipelines.base import shipped_model
+        from ldm.pipelines.shipped import shipped_model
         from ldm.utils.device import pick_device, set_threads
         from ldm.utils.image_io import load_image
 

@@ -314,7 +314,7 @@ class Run:
         self.summary["sample_command"] = f'ldm-sample {command} prompt="{self.cfg.evaluation.prompts[0]}"'
         with self.timed("samples and scores"), tempfile.TemporaryDirectory() as elsewhere:
             folder = self.dir if is_main() else Path(elsewhere)  # all draw, one writes
-            self.summary |= score(self.cfg.evaluation, module.sample_images, data, folder)
+            self.summary |= score(self.cfg.evaluation, module.sampler.images, data, folder)
 
     def _save(self, module: LatentDiffusion) -> str:
         """Writes what was trained, model or adapters; returns the arguments by which ldm-sample takes it."""

@@ -4,20 +4,19 @@ from collections.abc import Callable, Sequence
 from typing import Unpack
 
 import torch
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ldm.generation.job import Job, Start
+from ldm.generation.settings import Options, settings
 from ldm.pipelines.base import Pipeline
-from ldm.pipelines.generation import Guided, Job, generate, prepare
-from ldm.pipelines.img2img import Encoded, Images, as_tensor, noised
-from ldm.pipelines.settings import Options, settings
-from ldm.pipelines.text2img import noise
+from ldm.pipelines.fit import check_input_channels
+from ldm.pipelines.images import Encoded, Images, as_masks, as_tensor
 
 
 class InpaintPipeline(Pipeline):
-    """Repaints what is white in a mask.
+    """Repaints the part of an image that is white in a mask.
 
     A net with further input channels (9 in Stable Diffusion's inpainting model) reads the mask and the
     latents of the image with the masked pixels grey. For a plain net the latents outside the mask are
@@ -40,9 +39,10 @@ class InpaintPipeline(Pipeline):
         Args:
             prompt: one prompt or a list.
             image: one image, or one for each prompt, all of one size; tensors (n, c, h, w) are in [-1, 1].
-            mask: likewise, of the image's size; from 128 on (tensors: from 0 on) a pixel is repainted.
+            mask: one or as many as images, of their size; from 128 on (tensors: from 0 on) a pixel is
+                repainted.
             strength: share of the steps that are run, in (0, 1]; at 1 the start is pure noise.
-            options: what all pipelines take: `ldm.pipelines.settings.Settings`.
+            options: arguments that all pipelines share: `ldm.generation.Settings`.
 
         Returns: one image for one prompt and one image each, else a list; a tensor if asked for.
         Raises: ValueError for arguments that are out of range or sizes that differ; ArithmeticError for NaN
@@ -51,34 +51,33 @@ class InpaintPipeline(Pipeline):
         given = settings(options)
         images = as_tensor(image, "image", self.device)
         masks = as_masks(mask, images)
-        shape = self.latent_shape(*images.shape[2:])
-        job = prepare(self, prompt, given, shape, strength)
-        source = Encoded(self, images, job, "posterior")
+        shape = self.sampler.latent_shape(*images.shape[2:])
+        job = self.prepare(prompt, given, shape, strength)
+        source = Encoded(self.sampler, images, job, "posterior")
         small = F.interpolate(masks, size=shape[1:], mode="nearest")
-        # the encoder sees nothing of what is under the mask
-        hidden = Encoded(self, images * (1 - masks), job, "masked_posterior") if self.reads_masks() else None
+        hidden = None
+        if self.reads_masks():  # the encoder must not see the pixels under the mask
+            hidden = Encoded(self.sampler, images * (1 - masks), job, "masked_posterior")
 
-        def start(job: Job, rows: range) -> Tensor:
-            return noise(job, rows) if job.whole else noised(self, job, source(rows), rows)
-
-        def guided(rows: range) -> Guided:
+        def start(rows: range) -> Start:
             index = [source.row[i] for i in rows]
-
-            def finish(made: Tensor) -> Tensor:
-                return torch.where(masks[index] > 0.5, made, images[index])
-
+            x = job.pure_noise(rows) if job.whole else source.noised(rows)
             if hidden is None:
-                return Guided(blend=self._blend(job, source(rows), small[index], rows), finish=finish)
-            return Guided(concat=torch.cat([small[index], hidden(rows)], dim=1), finish=finish)
+                return Start(x=x, blend=self._blend(job, source(rows), small[index], rows))
+            return Start(x=x, concat=torch.cat([small[index], hidden(rows)], dim=1))
 
-        return generate(self, job, start, guided)
+        with self.watched(job) as watch:
+            latents = self.sampler.latents(job, start, watch)
+        return self.result(
+            job, latents, lambda made: torch.where(masks[source.row] > 0.5, made, images[source.row])
+        )
 
     def reads_masks(self) -> bool:
         """Whether the net has input channels for the mask and the masked image."""
         latent = self.autoencoder.latent_channels
         if self.backbone.in_channels == latent:
             return False
-        self.check_input_channels(1 + latent)
+        check_input_channels(self.autoencoder, self.backbone, 1 + latent)
         return True
 
     def _blend(self, job: Job, z0: Tensor, mask: Tensor, rows: range) -> Callable[[int, Tensor], Tensor]:
@@ -92,19 +91,3 @@ class InpaintPipeline(Pipeline):
             return torch.where(mask > 0.5, x, known)
 
         return blend
-
-
-def as_masks(mask: Images, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
-    """Masks of images: 1 where a pixel is repainted, else 0.
-
-    Raises: ValueError for a mask of another size, or as many masks as fit nothing.
-    """
-    masks = (as_tensor(mask, "mask", images.device, "L")[:, :1] >= 0.0).float()
-    if masks.shape[2:] != images.shape[2:]:
-        raise ValueError(
-            f"mask must be of the image's size, {images.shape[3]} x {images.shape[2]}, got "
-            f"{masks.shape[3]} x {masks.shape[2]} (mask)"
-        )
-    if len(masks) not in (1, len(images)):
-        raise ValueError(f"mask must be one or {len(images)}, one for each image, got {len(masks)} (mask)")
-    return masks.expand(len(images), -1, -1, -1)

@@ -6,9 +6,9 @@ from typing import Unpack
 from PIL import Image
 from torch import Tensor
 
+from ldm.generation.settings import Options, settings
 from ldm.pipelines.base import Pipeline
-from ldm.pipelines.generation import Guided, Job, generate, prepare
-from ldm.pipelines.settings import Options, settings
+from ldm.pipelines.fit import check_input_channels
 
 
 class Text2ImagePipeline(Pipeline):
@@ -26,19 +26,15 @@ class Text2ImagePipeline(Pipeline):
 
         Args:
             prompt: one prompt or a list.
-            height: of the images in pixels; None: what the model was trained on.
-            width: likewise.
-            options: what all pipelines take: `ldm.pipelines.settings.Settings`.
+            height: of the images in pixels; None: the size that the model was trained on.
+            width: of the images in pixels.
+            options: arguments that all pipelines share: `ldm.generation.Settings`.
 
         Returns: one image for one prompt and one image each, else a list; a tensor if asked for.
         Raises: ValueError for arguments that are out of range; ArithmeticError for NaN or infinite values.
         """
-        self.check_input_channels(0)
-        job = prepare(self, prompt, settings(options), self.latent_shape(height, width))
-        return generate(self, job, noise, lambda rows: Guided())
-
-
-def noise(job: Job, rows: range) -> Tensor:
-    """Pure noise, the latents at the top of the schedule, as wide as noisy data of unit variance."""
-    drawn = job.draws.normal("x_T", 0, rows, job.shape)
-    return drawn * job.schedule.spread(job.grid[:1].to(drawn.device), drawn.ndim)
+        check_input_channels(self.autoencoder, self.backbone, 0)
+        job = self.prepare(prompt, settings(options), self.sampler.latent_shape(height, width))
+        with self.watched(job) as watch:
+            latents = self.sampler.latents(job, watch=watch)
+        return self.result(job, latents)

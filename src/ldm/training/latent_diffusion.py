@@ -11,27 +11,22 @@ from torch.optim import Optimizer
 
 from ldm.checkpoints.tensors import TRAINING
 from ldm.diffusion import random
-from ldm.diffusion.brownian import step_noise
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion
-from ldm.diffusion.sampling import sample
-from ldm.diffusion.thresholding import thresholded
 from ldm.diffusion.time_draws import LowDiscrepancy, TimeDraws
-from ldm.diffusion.timesteps import times_of
-from ldm.guidance import CFG, Branch, Branches, drop_captions, drop_embeddings
+from ldm.generation import Sampler
+from ldm.guidance import drop_captions, drop_embeddings
 from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import AdaptedNet, LoRA
 from ldm.models.protocols import TextEncoder
-from ldm.training.distributed.strategy import arrange, share, summed, whole
+from ldm.training.distributed.strategy import arrange, whole
 from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops, flops_of_method
 from ldm.training.latent_cache import LatentCache
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.power_ema import power_functions
-from ldm.utils.distributed import rank_and_world
-
-DRAWN_AT_ONCE = 8  # images of a sample grid, on any number of ranks: the pixels do not depend on the ranks
+from ldm.training.sampling import sampler_of
 
 
 class LatentDiffusion(pl.LightningModule):
@@ -331,54 +326,10 @@ class LatentDiffusion(pl.LightningModule):
                 "(task.power_ema, averages)"
             )
 
-    @torch.no_grad()
-    def sample_images(self, captions: list[str], seed: int) -> Tensor:
-        """Images of captions from the EMA weights, uint8 (n, 3, h, w); image i depends on (seed, i) only.
-
-        All ranks have to ask; each draws its share, all get all.
-        """
-        count = -(-len(captions) // DRAWN_AT_ONCE)
-        images = torch.zeros(len(captions), 3, self.image_size, self.image_size, dtype=torch.uint8)
-        images = images.to(self.device)
-        for part, counts in share(count, *rank_and_world()):
-            rows = slice(part * DRAWN_AT_ONCE, (part + 1) * DRAWN_AT_ONCE)
-            drawn = self._draw(captions[rows], rows.start, seed)
-            if counts:
-                images[rows] = ((drawn + 1) * 127.5).round().byte()
-        return summed(images).cpu()
-
-    def _draw(self, captions: list[str], start: int, seed: int) -> Tensor:
-        """Images of captions, in [-1, 1]; the first one's number is `start`."""
-        s, text, net = self.sampling, self.text_encoder(self.ema), self.backbone(self.ema)
-        rule, scale = s.get("guidance") or CFG(), float(s["guidance_scale"])
-        schedule = self.diffusion.schedule
-        size = self.image_size // self.autoencoder.downscale
-        shape = (self.autoencoder.latent_channels, size, size)
-        key = torch.arange(start, start + len(captions), device=self.device)
-        without = scale == 1.0 or not rule.needs_uncond
-        branches = Branches(
-            Branch(net, text.encode(captions)),
-            None if without else Branch(net, text.encode([""] * len(captions))),
-            None if self.weak is None else Branch(self.weak[1], self.weak[0].encode(captions)),
-        )
-        grid = times_of(s["timesteps"], schedule, s["num_inference_steps"])
-        x0 = sample(
-            thresholded(
-                self.diffusion.denoiser(rule(branches, scale, self.diffusion)),
-                schedule,
-                s.get("thresholding"),
-            ),
-            schedule,
-            s["scheduler"],
-            random.normal(seed, "x_T", key, 0, shape) * schedule.spread(grid[:1].to(key.device), 4),
-            grid,
-            step_noise(
-                s.get("noise") or "independent",
-                lambda n: random.normal(seed, "step", key, n, shape),
-                schedule.num_train_timesteps,
-            ),
-        )
-        return self.autoencoder.from_latent(x0).clamp(-1, 1)
+    @property
+    def sampler(self) -> Sampler:
+        """A sampler of the EMA weights; all ranks have to call it together."""
+        return sampler_of(self)
 
     def components(self) -> dict[str, nn.Module]:
         """The nets of a finished model, with EMA weights: autoencoder, text_encoder, backbone.

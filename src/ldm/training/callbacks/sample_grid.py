@@ -34,9 +34,7 @@ class SampleGrid(StepCallback):
 
     def __init__(self, captions: list[str], every_n_steps: int, seed: int = 0, columns: int = 8) -> None:
         if every_n_steps < 1:
-            raise ValueError(
-                f"every_n_steps must be at least 1, got {every_n_steps} (callbacks.samples.every_n_steps)"
-            )
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.captions, self.every_n_steps = list(captions), every_n_steps
         self.seed, self.columns = seed, columns
 
@@ -47,8 +45,8 @@ class SampleGrid(StepCallback):
         if not self.stepped(trainer) or not self.captions:
             return
         due = self._step % self.every_n_steps == 0 or self._step == trainer.max_steps
-        if due and hasattr(pl_module, "sample_images"):
-            images = pl_module.sample_images(self.captions, self.seed)  # all ranks draw
+        if due and hasattr(pl_module, "sampler"):
+            images = pl_module.sampler.images(self.captions, self.seed)  # all ranks sample
             if trainer.is_global_zero:
                 self._draw(trainer, images)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from ldm.pipelines.settings import Options, Settings, settings, steps_to_run, with_eta
+from ldm.generation.settings import Options, Settings, settings, steps_to_run, with_eta
 from ldm.schedulers.ddpm import DDPM
 from ldm.schedulers.edm import DPM2
 
@@ -34,7 +34,7 @@ def test_strength_keeps_the_exact_number_of_steps(num_steps):
 
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan"), float("inf")])
 def test_strength_out_of_range_is_named(strength):
-    with pytest.raises(ValueError, match=r"strength must be in \(0, 1\], got .* \(strength\)"):
+    with pytest.raises(ValueError, match=r"strength must be in \(0, 1\], got .*"):
         steps_to_run(strength, 50)
 
 

@@ -19,12 +19,13 @@ OUTPUTS = ("pil", "tensor", "latent")
 
 
 class Options(TypedDict, total=False):
-    """What the call of every pipeline takes, see `Settings`."""
+    """Keyword arguments of every pipeline, documented in `Settings`."""
 
     negative_prompt: str | Sequence[str] | None
     num_inference_steps: int | None
     guidance_scale: float | None
     seed: int | Sequence[int]
+    numbers: Sequence[int] | None
     num_images_per_prompt: int
     scheduler: Scheduler | None
     timesteps: Grid | None
@@ -44,7 +45,7 @@ class Settings:
     """The arguments that all pipelines share.
 
     Args:
-        negative_prompt: what to lead away from, one for all prompts or one for each; None: nothing.
+        negative_prompt: what the images must not show, one for all prompts or one for each; None: nothing.
         num_inference_steps: steps on the way from pure noise; as many are run, fewer with `strength`. None:
             the model's own setting, as for the next one.
         guidance_scale: w in eps_u + w (eps_c - eps_u), >= 0; at 1 the net is asked about the prompts alone,
@@ -52,6 +53,7 @@ class Settings:
         seed: one number s, then image i of the call (in the order of the prompts, those of a prompt
             together) is a function of (s, i); or one number for each image, which is then the image that a
             call with that seed makes first. Batch sizes and positions do not matter.
+        numbers: i of each image, to sample some of the images of a larger call; None: 0, 1, ...
         num_images_per_prompt: images of each prompt.
         scheduler: the reverse-step rule; None: the model's own.
         timesteps: grid function (num_train_timesteps, num_steps) -> times; None: the model's own.
@@ -73,6 +75,7 @@ class Settings:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     seed: int | Sequence[int] = 0
+    numbers: Sequence[int] | None = None
     num_images_per_prompt: int = 1
     scheduler: Scheduler | None = None
     timesteps: Grid | None = None
@@ -90,12 +93,12 @@ class Settings:
         """Checks the ranges."""
         for name in ("num_images_per_prompt", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)} ({name})")
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.output not in OUTPUTS:
-            raise ValueError(f"output must be one of {OUTPUTS}, got {self.output!r} (output)")
+            raise ValueError(f"output must be one of {OUTPUTS}, got {self.output!r}")
         scale = self.guidance_scale
         if scale is not None and not (math.isfinite(scale) and scale >= 0.0):
-            raise ValueError(f"guidance_scale must be a number >= 0, got {scale} (guidance_scale)")
+            raise ValueError(f"guidance_scale must be a number >= 0, got {scale}")
 
 
 def settings(options: Mapping[str, Any]) -> Settings:
@@ -122,12 +125,11 @@ def steps_to_run(strength: float, num_steps: int) -> int:
     Raises: ValueError if strength is out of range or too small for a single step.
     """
     if not (math.isfinite(strength) and 0.0 < strength <= 1.0):
-        raise ValueError(f"strength must be in (0, 1], got {strength} (strength)")
+        raise ValueError(f"strength must be in (0, 1], got {strength}")
     steps = math.floor(Fraction(str(strength)) * num_steps)
     if steps == 0:
         raise ValueError(
-            f"strength must be at least 1/{num_steps} with {num_steps} steps, got {strength}: no step is "
-            f"left (strength, num_inference_steps)"
+            f"strength must be at least 1/{num_steps} with {num_steps} steps, got {strength}: no step is left"
         )
     return steps
 
@@ -140,5 +142,5 @@ def with_eta(scheduler: Any, eta: float | None) -> Any:
     if eta is None:
         return scheduler
     if not hasattr(scheduler, "eta"):
-        raise ValueError(f"eta cannot be set for {type(scheduler).__name__}, which has none; got {eta} (eta)")
+        raise ValueError(f"eta cannot be set for {type(scheduler).__name__}, which has none; got {eta}")
     return dataclasses.replace(scheduler, eta=eta)

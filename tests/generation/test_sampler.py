@@ -8,7 +8,7 @@ from torch import Tensor
 from ldm import Text2ImagePipeline
 from ldm.checkpoints.assemble import LoadedModel
 from ldm.diffusion.sampling import StopSampling
-from ldm.pipelines.generation import Draws
+from ldm.generation.conditioning import encode
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FAST: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": 64, "width": 64}
@@ -61,7 +61,7 @@ def test_the_end_of_a_long_prompt_is_left_out_and_named(
 def test_clip_skip_takes_an_earlier_layer(stable_diffusion: Callable[..., LoadedModel]):
     model = next(m for m in map(lambda s: stable_diffusion("sd1", s, f8=True), range(20)) if layers(m) == 2)
     pipeline = Text2ImagePipeline(**model.components, config=model.config)
-    whole, skipped = pipeline.encode(["a cat"]).tokens, pipeline.encode(["a cat"], 1).tokens
+    whole, skipped = (encode(pipeline.text_encoder, ["a cat"], n).tokens for n in (0, 1))
     assert whole is not None
     assert skipped is not None
     assert not torch.allclose(whole, skipped, atol=1e-2)
@@ -86,13 +86,3 @@ def test_slicing_and_tiling_change_no_pixel_by_more_than_one(pipeline: Text2Imag
     assert torch.allclose(plain, sliced, atol=2e-5)
     assert (plain - tiled).abs().max() <= 2 / 255  # of [-1, 1]
     assert torch.allclose(plain, tiled, atol=1e-4)
-
-
-def test_draws_of_an_image_are_those_of_its_seed():
-    one = Draws(5, 3, torch.device("cpu")).normal("initial", 0, range(3), (2, 2))
-    part = Draws(5, 3, torch.device("cpu")).normal("initial", 0, range(2, 3), (2, 2))
-    assert torch.equal(one[2:], part)
-    many = Draws([7, 5], 2, torch.device("cpu")).normal("initial", 0, range(2), (2, 2))
-    assert torch.equal(many[1], one[0])
-    with pytest.raises(ValueError, match="seed must be one number or 2"):
-        Draws([1, 2, 3], 2, torch.device("cpu"))

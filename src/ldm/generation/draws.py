@@ -1,0 +1,54 @@
+"""Random numbers of the images of one call."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ldm.diffusion import random
+
+
+class Draws:
+    """Standard normal numbers that are functions of an image's seed and number alone.
+
+    Args:
+        seed: one seed s, with which image i draws from (s, numbers[i]), or one seed per image, which then
+            draws from (its seed, numbers[i]).
+        count: number of images.
+        device: of the numbers.
+        numbers: of the images in their call; None: 0, 1, ... with one seed, 0 for all with a seed per image.
+
+    Raises: ValueError if there is not one seed, or one number, per image.
+    """
+
+    def __init__(
+        self,
+        seed: int | Sequence[int],
+        count: int,
+        device: torch.device,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        if not isinstance(seed, int) and len(seed) != count:
+            raise ValueError(f"seed must be one number or {count}, one for each image, got {len(seed)}")
+        if numbers is None:
+            numbers = range(count) if isinstance(seed, int) else [0] * count
+        if len(numbers) != count:
+            raise ValueError(f"numbers must be {count}, one for each image, got {len(numbers)}")
+        self.seed, self.device = seed, device
+        self.numbers = torch.tensor(list(numbers), dtype=torch.int64, device=device)
+
+    def normal(self, purpose: str, visit: int, rows: range, shape: Sequence[int]) -> Tensor:
+        """Standard normal numbers of some of the images, (len(rows), *shape).
+
+        Args:
+            purpose: other purposes give independent numbers.
+            visit: number of the draw for this purpose.
+            rows: the images.
+            shape: of an image's numbers.
+        """
+        size = tuple(shape)
+        if isinstance(self.seed, int):
+            return random.normal(self.seed, purpose, self.numbers[rows.start : rows.stop], visit, size)
+        return torch.cat(
+            [random.normal(int(self.seed[i]), purpose, self.numbers[i : i + 1], visit, size) for i in rows]
+        )

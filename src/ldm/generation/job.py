@@ -1,0 +1,117 @@
+"""One call of a sampler: its arguments, checked and complete."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ldm.diffusion.brownian import step_noise
+from ldm.diffusion.schedule import NoiseSchedule
+from ldm.diffusion.thresholding import Thresholding
+from ldm.generation.draws import Draws
+from ldm.generation.settings import OnStep, Settings
+from ldm.guidance import Guidance
+from ldm.schedulers.base import Scheduler
+
+Watch = Callable[[int, Tensor, Tensor], None]
+"""Called after each step with its index, the latents and the estimate of x0."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One call, with the model's defaults filled in.
+
+    Args:
+        prompts: one per image.
+        negatives: one per image.
+        guidance: the rule.
+        scale: of the guidance.
+        scheduler: the reverse-step rule.
+        thresholding: bounds of x0, or None.
+        noise: of stochastic schedulers, "independent" or "brownian".
+        schedule: noise levels.
+        grid: times of the steps that are run.
+        whole: whether the grid starts at the top, from pure noise.
+        shape: of an image's latents.
+        draws: the random numbers.
+        single: whether the caller wants one image rather than a list.
+        given: the arguments of the call.
+    """
+
+    prompts: list[str]
+    negatives: list[str]
+    guidance: Guidance
+    scale: float
+    scheduler: Scheduler
+    thresholding: Thresholding | None
+    noise: str
+    schedule: NoiseSchedule
+    grid: Tensor
+    whole: bool
+    shape: tuple[int, int, int]
+    draws: Draws
+    single: bool
+    given: Settings
+
+    def batches(self) -> Iterator[range]:
+        """The images that are sampled together."""
+        count, size = len(self.prompts), self.given.batch_size
+        return (range(first, min(first + size, count)) for first in range(0, count, size))
+
+    @property
+    def steps(self) -> int:
+        """Steps of all batches together."""
+        return len(list(self.batches())) * (len(self.grid) - 1)
+
+    def pure_noise(self, rows: range) -> Tensor:
+        """Latents at the top of the schedule, as wide as noisy data of unit variance."""
+        drawn = self.draws.normal("x_T", 0, rows, self.shape)
+        return drawn * self.schedule.spread(self.grid[:1].to(drawn.device), drawn.ndim)
+
+    def step_noise(self, rows: range) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """The noise that `sample` draws at its steps."""
+        return step_noise(
+            self.noise,
+            lambda n: self.draws.normal("step", n, rows, self.shape),
+            self.schedule.num_train_timesteps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Start:
+    """Where sampling of one batch starts, and what it is constrained by.
+
+    Args:
+        x: latents at the first time of the grid, (b, c, h, w).
+        concat: further input channels of the net, (b, k, h, w).
+        blend: maps (index of the step, latents after it) to the latents that the next step starts from.
+    """
+
+    x: Tensor
+    concat: Tensor | None = None
+    blend: Callable[[int, Tensor], Tensor] | None = None
+
+    def after_step(self, watch: Watch | None, on_step: OnStep | None) -> OnStep:
+        """The `on_step` of `sample`: watches, then blends, then calls the user's function."""
+
+        def after(i: int, x: Tensor, x0: Tensor) -> Tensor:
+            if watch is not None:
+                watch(i, x, x0)
+            blended = x if self.blend is None else self.blend(i, x)
+            replaced = None if on_step is None else on_step(i, blended, x0)
+            return blended if replaced is None else replaced
+
+        return after
+
+
+class Latents(NamedTuple):
+    """Result of a job.
+
+    Attributes:
+        z: normalised latents, (n, c, h, w).
+        net_evaluations: evaluations of a net for each image.
+    """
+
+    z: Tensor
+    net_evaluations: list[int]

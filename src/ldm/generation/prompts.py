@@ -1,0 +1,54 @@
+"""Prompts and negative prompts of a call, one per image."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def as_prompts(value: str | Sequence[str], name: str) -> list[str]:
+    """A list of at least one prompt.
+
+    Args:
+        value: one prompt or several.
+        name: of the argument.
+
+    Raises: ValueError for anything else.
+    """
+    prompts = [value] if isinstance(value, str) else list(value)
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(f"{name} must be a text or a list of at least one text, got {value!r}")
+    return prompts
+
+
+def as_negatives(value: str | Sequence[str] | None, prompts: list[str], repeats: int) -> list[str]:
+    """Negative prompts, one per image; "" stands for none.
+
+    Args:
+        value: one for all prompts, one for each, or None.
+        prompts: one per image.
+        repeats: images of each prompt.
+
+    Raises: ValueError if there are neither one nor as many as prompts.
+    """
+    if value is None or isinstance(value, str):
+        return [value or ""] * len(prompts)
+    negatives = [p for p in as_prompts(value, "negative_prompt") for _ in range(repeats)]
+    if len(negatives) != len(prompts):
+        raise ValueError(
+            f"negative_prompt must be one text or {len(prompts) // repeats}, one for each prompt, "
+            f"got {len(value)}"
+        )
+    return negatives
+
+
+def warn_of_words(text_encoder: Any, prompts: Sequence[str]) -> None:
+    """Logs the words that a text encoder does not know, and those beyond its length."""
+    texts = sorted(set(prompts))
+    if unknown := text_encoder.unknown_words(texts):
+        log.warning("this model has not seen %s in training and leaves it out", ", ".join(unknown))
+    for text in texts:
+        if lost := text_encoder.cut_off(text):
+            limit = text_encoder.max_length
+            log.warning("a prompt has more than %d tokens, its end is left out: %s", limit, lost)

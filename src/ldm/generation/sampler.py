@@ -1,0 +1,182 @@
+"""The one sampler: of the pipelines, of the sample grids of training and of the metrics."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ldm.diffusion.process import Diffusion
+from ldm.diffusion.sampling import sample
+from ldm.diffusion.thresholding import thresholded
+from ldm.diffusion.timesteps import times_of
+from ldm.generation.conditioning import Denoiser, branches, in_float32
+from ldm.generation.decoding import Codec
+from ldm.generation.draws import Draws
+from ldm.generation.job import Job, Latents, Start, Watch
+from ldm.generation.prompts import as_negatives, as_prompts
+from ldm.generation.settings import Settings, steps_to_run, with_eta
+from ldm.generation.workers import OneProcess, Workers
+from ldm.guidance import CFG, Guidance
+from ldm.utils.image_io import to_uint8
+
+log = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
+PART = 8  # images that `Sampler.images` samples together, on any number of processes: it decides on last bits
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampler:
+    """Captions -> conditioning -> latents -> images.
+
+    Args:
+        codec: the autoencoder.
+        own: the denoising net and its text encoder.
+        diffusion: noise schedule and prediction type.
+        defaults: the model's settings: "scheduler", "timesteps", "num_inference_steps" and "guidance_scale",
+            perhaps "guidance", "thresholding" and "noise".
+        image_size: height and width of images unless others are given.
+        caption_dropout: with which the model was trained; None where that is unknown.
+        weak: a weaker model of the same latents, for autoguidance.
+        device: that the nets are on.
+        dtype: that they compute in.
+        workers: processes among which `images` divides its work.
+    """
+
+    codec: Codec
+    own: Denoiser
+    diffusion: Diffusion
+    defaults: Mapping[str, Any]
+    image_size: int
+    caption_dropout: float | None = None
+    weak: Denoiser | None = None
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
+    workers: Workers = field(default_factory=OneProcess)
+
+    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
+        """Channels, height and width of the latents of an image.
+
+        Raises: ValueError for a size that the nets cannot make, naming the nearest one they can.
+        """
+        autoencoder, fixed = self.codec.autoencoder, self.own.backbone.position_size
+        factor, default = autoencoder.downscale, self.image_size
+        for name, size in (("height", height), ("width", width)):
+            if size is None:
+                continue
+            if fixed is not None and size != fixed * factor:
+                raise ValueError(f"{name} must be {fixed * factor} for this model, got {size}")
+            if size <= 0 or size % factor:
+                nearest = max(round(size / factor), 1) * factor
+                raise ValueError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")
+        return autoencoder.latent_channels, (height or default) // factor, (width or default) // factor
+
+    def prepare(
+        self,
+        prompt: str | Sequence[str],
+        given: Settings,
+        shape: tuple[int, int, int] | None = None,
+        strength: float = 1.0,
+    ) -> Job:
+        """A call with its arguments checked and the model's defaults filled in.
+
+        Args:
+            prompt: one prompt or a list.
+            given: further arguments.
+            shape: of an image's latents; None for those of the default size.
+            strength: share of the steps to run, in (0, 1].
+
+        Raises: ValueError for arguments that do not fit.
+        """
+        own, each, schedule = self.defaults, given.num_images_per_prompt, self.diffusion.schedule
+        prompts = [p for p in as_prompts(prompt, "prompt") for _ in range(each)]
+        steps = own["num_inference_steps"] if given.num_inference_steps is None else given.num_inference_steps
+        grid = times_of(given.timesteps or own["timesteps"], schedule, steps)
+        run = steps_to_run(strength, len(grid) - 1)
+        rule: Guidance = given.guidance or own.get("guidance") or CFG()
+        return Job(
+            prompts=prompts,
+            negatives=as_negatives(given.negative_prompt, prompts, each),
+            guidance=rule,
+            scale=self._scale(given, rule),
+            scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
+            thresholding=given.thresholding or own.get("thresholding"),
+            noise=given.noise or own.get("noise") or "independent",
+            schedule=schedule,
+            grid=grid[len(grid) - 1 - run :],
+            whole=run == len(grid) - 1,
+            shape=shape or self.latent_shape(),
+            draws=Draws(given.seed, len(prompts), self.device, given.numbers),
+            single=isinstance(prompt, str) and each == 1,
+            given=given,
+        )
+
+    def _scale(self, given: Settings, rule: Guidance) -> float:
+        """The guidance scale, after checking that the model can be guided."""
+        own = self.defaults["guidance_scale"]
+        scale = float(own if given.guidance_scale is None else given.guidance_scale)
+        if scale != 1.0 and rule.needs_uncond and self.caption_dropout == 0:
+            raise ValueError(
+                f"guidance_scale must be 1 for a model trained without caption dropout, got {scale}"
+            )
+        return scale
+
+    @torch.no_grad()
+    def latents(
+        self, job: Job, start: Callable[[range], Start] | None = None, watch: Watch | None = None
+    ) -> Latents:
+        """Latents of the images of a call, a batch at a time.
+
+        Args:
+            job: the call.
+            start: maps the images of a batch to where their sampling starts; None starts from pure noise.
+            watch: called after each step of each batch.
+        """
+        schedule, parts, evaluations = self.diffusion.schedule, [], []
+        for rows in job.batches():
+            first = Start(x=job.pure_noise(rows)) if start is None else start(rows)
+            counts: list[int] = []
+            wrap = partial(in_float32, dtype=self.dtype, count=counts.append)
+            found = branches(job, rows, self.own, self.weak, wrap, first.concat)
+            net = job.guidance(found, job.scale, self.diffusion)
+            denoise = thresholded(self.diffusion.denoiser(net), schedule, job.thresholding)
+            after = first.after_step(watch, job.given.on_step)
+            noise = job.step_noise(rows)
+            parts.append(sample(denoise, schedule, job.scheduler, first.x, job.grid, noise, after))
+            evaluations += [sum(counts) // len(rows)] * len(rows)
+        return Latents(torch.cat(parts), evaluations)
+
+    def decode(self, z: Float[Tensor, "n c h w"], batch_size: int) -> Float[Tensor, "n k h2 w2"]:
+        """Images of normalised latents in [-1, 1], decoded a batch at a time."""
+        return torch.cat([self.codec.decode(part) for part in z.split(batch_size)])
+
+    def images(self, captions: Sequence[str] | int, seed: int) -> UInt8[Tensor, "n 3 h w"]:
+        """Images of captions with the model's own settings; image i is a function of (seed, i) and caption i.
+
+        All workers call it; each samples a share, and all get all images. An image that is not finite is left
+        black, with a warning: a score or a grid must not end a training run.
+
+        Args:
+            captions: one per image; for an unconditional model their number.
+            seed: of the draws.
+        """
+        texts = [""] * captions if isinstance(captions, int) else list(captions)
+        size = self.image_size
+        images = torch.zeros(len(texts), 3, size, size, dtype=torch.uint8, device=self.device)
+        for part, counts in self.workers.share(-(-len(texts) // PART)):
+            rows = range(len(texts))[part * PART : (part + 1) * PART]
+            given = Settings(seed=seed, numbers=rows, batch_size=PART)
+            job = self.prepare([texts[i] for i in rows], given)
+            drawn = self.latents(job).z  # by all workers, as sharded nets need it
+            if not counts:
+                continue
+            try:
+                images[rows.start : rows.stop] = to_uint8(self.decode(drawn, PART))
+            except ArithmeticError as error:
+                log.warning("images %d to %d are left black: %s", rows.start, rows.stop - 1, error)
+        return self.workers.summed(images).cpu()

@@ -1,0 +1,42 @@
+"""Checks that nets and their config fit a pipeline, and each other."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SETTINGS = ("scheduler", "timesteps", "num_inference_steps", "guidance_scale")
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Raises ValueError if the config of a model lacks a setting that sampling needs."""
+    for key in ("diffusion", "sampling", "image_size"):
+        if key not in config:
+            raise ValueError(f"the config of the model lacks {key!r}")
+    if missing := [name for name in SETTINGS if name not in config["sampling"]]:
+        raise ValueError(f"the config of the model lacks {', '.join(missing)} in 'sampling'")
+
+
+def check_input_channels(autoencoder: Any, backbone: Any, extra: int) -> None:
+    """Checks how many input channels a denoising net has besides those of the latents.
+
+    Raises: ValueError naming the pipeline that fits.
+    """
+    latent, found = autoencoder.latent_channels, backbone.in_channels
+    if found != latent + extra:
+        kind = "not supported" if extra else "an inpainting model: use InpaintPipeline (mode=inpaint)"
+        raise ValueError(f"a net with {found} input channels for latents of {latent} is {kind}")
+
+
+def check_same_latents(path: Any, own: Any, other: Any) -> None:
+    """Checks that two denoising nets read the same latents.
+
+    Args:
+        path: of the other one's checkpoint.
+        own: the first net.
+        other: the second.
+
+    Raises: ValueError if they do not.
+    """
+    for name in ("in_channels", "position_size"):
+        mine, theirs = (getattr(net, name) for net in (own, other))
+        if mine != theirs:
+            raise ValueError(f"{path} is not for the same latents: {name} {theirs}, not {mine}")
