@@ -112,9 +112,7 @@ def test_a_file_of_2_x_must_be_told_what_it_predicts(stable_diffusion: Make, tmp
     ):
         load_model(tmp_path / "a.ckpt")
     write_checkpoint(stable_diffusion("sd1", 0), tmp_path / "b.ckpt", "original")
-    with pytest.raises(
-        ValueError, match=r"prediction must be one of \['eps', 'v'\], got 'x0' \(prediction\)"
-    ):
+    with pytest.raises(ValueError, match=r"prediction must be one of \['eps', 'v'\], got 'x0'"):
         load_model(tmp_path / "b.ckpt", prediction="x0")
 
 
@@ -206,12 +204,12 @@ def test_dtype_converts_every_weight(dtype: torch.dtype, stable_diffusion: Make,
 @pytest.mark.parametrize(
     ("target", "options", "says"),
     [
-        ("x.bin", {}, r"format=ldm writes a file \.safetensors, got .*\(output\)"),
-        ("x.safetensors", {"format": "diffusers"}, r"format=diffusers writes a folder, got .*\(output\)"),
-        ("x.safetensors", {"format": "onnx"}, r"format must be one of .*, got 'onnx' \(format\)"),
+        ("x.bin", {}, r"format=ldm writes a file \.safetensors, got "),
+        ("x.safetensors", {"format": "diffusers"}, r"format=diffusers writes a folder, got "),
+        ("x.safetensors", {"format": "onnx"}, r"format must be one of .*, got 'onnx'"),
         ("there.safetensors", {}, r"there\.safetensors exists: .*overwrite=true"),
         ("full", {"format": "diffusers"}, r"full exists"),
-        ("nowhere/x.safetensors", {}, r"no folder .*nowhere \(output\)"),
+        ("nowhere/x.safetensors", {}, r"no folder .*nowhere"),
     ],
 )
 def test_targets_are_checked_before_anything_is_read(
@@ -238,7 +236,7 @@ def test_a_model_of_another_topology_has_no_place_elsewhere(tmp_path: Path):
 def test_an_original_file_refuses_what_it_cannot_say(stable_diffusion: Make, tmp_path: Path):
     model = stable_diffusion("sd1", 3)
     for key, value, says in (
-        (("backbone", "num_heads"), 4, r"num_heads must be 8, got 4 \(backbone\.num_heads\)"),
+        (("backbone", "num_heads"), 4, r"num_heads must be 8, got 4"),
         (("text_encoder", "pad_token"), 0, r"text_encoder\.pad_token"),
     ):
         config = model.config | {key[0]: model.config[key[0]] | {key[1]: value}}

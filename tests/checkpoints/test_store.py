@@ -92,7 +92,7 @@ def test_leftovers_of_a_killed_process_are_removed_and_a_step_is_written_anew(tm
 def test_a_checkpoint_is_named_by_its_folder_or_its_file(tmp_path: Path):
     folder = CheckpointStore(tmp_path).save(5, state(5))
     assert resumable(folder) == resumable(folder / STATE) == (folder / STATE, 5)
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*none \(resume\)"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*none"):
         resumable(tmp_path / "none")
     (folder / STATE).write_text("torn")
     with pytest.raises(ValueError, match=r"bytes instead of.*\(resume\)"):

@@ -52,7 +52,7 @@ def test_the_smallest_number_of_workers_that_is_nearly_the_best_is_recommended()
     [
         (["action=draw"], "action: must be one of show, index"),
         (["index"], "data.shards: needs a value"),
-        (["index", "data.shards=none/*.tar"], "no tar shards at none/*.tar (data.shards)"),
+        (["index", "data.shards=none/*.tar"], "no tar shards at none/*.tar"),
         (["index", "data=emoji"], "data: only tar shards have an index"),
         (["imagefolder", "data.root=photos"], "output: needs a folder"),
         (["imagefolder", "data.root=nowhere", "output=s"], "no folder at nowhere"),

@@ -2,14 +2,12 @@
 
 import pytest
 from hydra.errors import HydraException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from ldm.checkpoints.assemble import MismatchError
 from ldm.cli.config import build
 from ldm.cli.errors import describe
-from ldm.utils.errors import UserError
-
-
-class MisconfigurationException(Exception):
-    """Named like Lightning's."""
+from ldm.utils.errors import Failure, UserError
 
 
 @pytest.mark.parametrize(
@@ -20,12 +18,27 @@ class MisconfigurationException(Exception):
         (MisconfigurationException("no GPU"), (2, "no GPU")),
         (OSError("corrupt"), (1, "corrupt")),
         (RuntimeError("No space left on device (os error 28)"), (1, "No space left on device (os error 28)")),
-        (ValueError("never raised"), (1, None)),
+        (Failure("the loss\ndiverged"), (1, "the loss diverged")),
+        (MismatchError("a.safetensors:\n  b\n  c"), (2, "a.safetensors:\n  b\n  c")),
+        (ValueError("not foreseen"), (1, None)),
         (ZeroDivisionError("a bug"), (1, None)),
     ],
 )
 def test_describe(error, expected):
     assert describe(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (["seed", "guidance_scale"], "guidance_scale: must be a number >= 0, got -1"),
+        (["sampling.guidance_scale"], "sampling.guidance_scale: must be a number >= 0, got -1"),
+        (["a.guidance_scale", "b.guidance_scale"], "guidance_scale must be a number >= 0, got -1"),
+        (["seed"], "guidance_scale must be a number >= 0, got -1"),
+    ],
+)
+def test_the_argument_of_a_call_becomes_the_key_it_comes_from(keys, line):
+    assert describe(UserError("guidance_scale must be a number >= 0, got -1"), keys) == (2, line)
 
 
 def test_a_failed_build_names_the_key_and_the_cause():
@@ -43,13 +56,3 @@ def test_a_failed_build_names_the_key_and_the_cause():
     status, line = describe(caught.value)
     assert status == 2
     assert line.startswith("lr_schedule.decay_start: must be in [0, 1], got 2.0")
-
-
-def test_an_implicit_error_in_ldm_is_a_bug():
-    from ldm.training.optim import LRSchedule
-
-    broken = LRSchedule(warmup_images=1, total_images=1)
-    object.__setattr__(broken, "warmup_images", None)
-    with pytest.raises(TypeError) as caught:
-        broken(1)
-    assert describe(caught.value) == (1, None)

@@ -128,7 +128,7 @@ def test_one_device_has_nothing_to_exchange_and_both_stages_are_planned(capsys):
     ("overrides", "says"),
     [
         (["data.batch_size=12"], "a multiple of 1 nodes x 8 devices (cluster), got 12 (data.batch_size"),
-        (["cluster.mfu=2.0"], "mfu must be in (0, 1], got 2.0 (cluster.mfu)"),
+        (["cluster.mfu=2.0"], "mfu must be in (0, 1], got 2.0"),
         (["cluster.devices=0"], "(cluster.devices)"),
         (["cluster.memory_gib=-1.0"], "(cluster.memory_gib)"),
         (["cluster=nothing"], "cluster=nothing: no such option"),

@@ -126,7 +126,7 @@ def test_another_autoencoder_is_one_line_and_status_2(place_of_all, tmp_path, mo
     ("arguments", "says"),
     [
         (["data.image_size=32"], "made with image_size 16, not 32"),
-        (["data.embeddings=true"], "captions only (data.embeddings)"),
+        (["data.embeddings=true"], "captions only"),
         (["data.folder=images"], "no latents in"),
         (["first_stage.checkpoint=null"], "first_stage.checkpoint: data=latents needs the autoencoder"),
         (["data@first_stage.data=latents"], "first_stage.data"),

@@ -188,9 +188,7 @@ def test_the_trainer_gets_the_stream_and_goes_on_where_it_was(tmp_path):
 def test_ranks_that_do_not_divide_the_batch_are_refused():
     data = Noise()
     data.trainer = type("Trainer", (), {"global_rank": 0, "world_size": 3, "accumulate_grad_batches": 1})()
-    with pytest.raises(
-        ValueError, match=r"multiple of 3 ranks x 1 accumulated batches, got 4 \(data\.batch_size\)"
-    ):
+    with pytest.raises(ValueError, match=r"multiple of 3 ranks x 1 accumulated batches, got 4"):
         data.train_dataloader()
 
 
@@ -207,7 +205,7 @@ def test_a_negative_step_is_refused():
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
 def test_fractions_lie_between_zero_and_one(value):
-    with pytest.raises(ValueError, match=r"flip must be in \[0, 1\], got .* \(data\.flip\)"):
+    with pytest.raises(ValueError, match=r"flip must be in \[0, 1\], got .*"):
         check_fraction("flip", value)
 
 

@@ -93,9 +93,7 @@ def test_an_archive_is_unpacked_without_a_network_and_then_found_as_a_folder(tmp
 @pytest.mark.usefixtures("offline")
 def test_a_damaged_archive_is_an_error(tmp_path, archive):
     (tmp_path / ARCHIVE).write_bytes(archive[0][:-50])
-    with pytest.raises(
-        ValueError, match=rf"{ARCHIVE}: damaged, its MD5 is not [0-9a-f]{{32}} \(data\.root\)"
-    ):
+    with pytest.raises(ValueError, match=rf"{ARCHIVE}: damaged, its MD5 is not [0-9a-f]{{32}}"):
         load(tmp_path, download=False).held()
     with pytest.raises(FileNotFoundError, match="nor could it be fetched"):
         load(tmp_path).held()
@@ -139,7 +137,7 @@ def test_images_of_another_size_are_refused(tmp_path):
     write_shard(tmp_path / "train.tar", mode="w", size=16)
     with pytest.raises(ValueError, match=r"train\.tar:00000: images must be 32x32, got \(16, 16\)"):
         load(tmp_path).held()
-    with pytest.raises(ValueError, match=r"image_size must be 32, got 64 \(data\.image_size\)"):
+    with pytest.raises(ValueError, match=r"image_size must be 32, got 64"):
         load(tmp_path, image_size=64)
 
 

@@ -97,7 +97,7 @@ def test_splits_are_chosen():
     parts = {name: datasets.Dataset.from_dict({"text": [name]}) for name in ("train", "test")}
     datasets.DatasetDict(parts).save_to_disk("saved")
     assert open_dataset("saved", "test")["text"][0] == "test"
-    with pytest.raises(ValueError, match=r"no split 'validation', but train, test \(split\)"):
+    with pytest.raises(ValueError, match=r"split must be one of train, test, got 'validation'"):
         open_dataset("saved", "validation")
 
 

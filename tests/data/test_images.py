@@ -52,9 +52,7 @@ def test_validation_images_are_never_trained_on():
 
 
 def test_a_split_without_training_images_is_refused():
-    with pytest.raises(
-        ValueError, match=r"leaves none of 100 images to train on \(data\.validation_fraction\)"
-    ):
+    with pytest.raises(ValueError, match=r"leaves none of 100 images to train on"):
         Numbered(validation_fraction=1.0).batch(0)
 
 

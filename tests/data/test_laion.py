@@ -126,7 +126,7 @@ def test_a_bad_sample_is_replaced_and_no_other_place_changes(cause, folder, tmp_
 def test_too_many_bad_samples_stop_the_run(tmp_path):
     write(tmp_path / "a.tar", 0, 40, broken=range(0, 40, 5))
     stream = LaionData(shards=str(tmp_path / "*.tar"), batch_size=8, image_size=16, max_bad_fraction=0.1)
-    says = r"of 200 samples cannot be used: .*'damaged image'.* \(data.max_bad_fraction\)"
+    says = r"of 200 samples cannot be used: .*'damaged image'.*"
     with pytest.raises(ValueError, match=says):
         all(stream.batch(step) for step in range(100))
     write(tmp_path / "b.tar", 0, 3, broken=range(3))
@@ -181,9 +181,9 @@ def test_the_index_is_kept_beside_the_shards_and_notices_changes(folder):
     (index,) = folder.glob(".ldm-index-*")
     assert len(ShardIndex.load(index).samples) == 30
     write(folder / "00001.tar", 11, 3)
-    with pytest.raises(ValueError, match=r"when it was indexed: index it again \(data.index\)"):
+    with pytest.raises(ValueError, match=r"when it was indexed: index it again"):
         all(data(folder).batch(step) for step in range(4))
-    with pytest.raises(ValueError, match=r"of 3 other shards, not these 1 \(data.index\)"):
+    with pytest.raises(ValueError, match=r"of 3 other shards, not these 1"):
         LaionData(shards=str(folder / "00000.tar"), batch_size=2, index=str(index)).batch(0)
 
 
@@ -217,7 +217,7 @@ def test_patterns_are_expanded(folder):
         "s3://b/02.tar",
         "x.tar",
     ]
-    with pytest.raises(FileNotFoundError, match=r"no tar shards at .* \(data.shards\)"):
+    with pytest.raises(FileNotFoundError, match=r"no tar shards at .*"):
         LaionData(shards=str(folder / "none*.tar"), batch_size=2).batch(0)
 
 

@@ -51,7 +51,7 @@ def test_stable_diffusions_grid():
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("n", [-1, 0, 1001])
 def test_other_numbers_of_steps_are_refused(name, n):
-    with pytest.raises(ValueError, match=rf"got {n} \(num_inference_steps\)"):
+    with pytest.raises(ValueError, match=rf"num_inference_steps must be .* got {n}"):
         GRIDS[name](1000, n)
 
 

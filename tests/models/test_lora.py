@@ -88,10 +88,10 @@ def test_a_twin_is_used_in_its_own_place_only(net):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"rank": 0}, r"rank must be at least 1, got 0 \(adapters\.rank\)"),
-        ({"alpha": 0.0}, r"alpha must be above 0, got 0\.0 \(adapters\.alpha\)"),
-        ({"targets": ["to_q", "q_proj"]}, r"got 'q_proj' \(adapters\.targets\)"),
-        ({"targets": []}, r"such as to_q, got '' \(adapters\.targets\)"),
+        ({"rank": 0}, r"rank must be at least 1, got 0"),
+        ({"alpha": 0.0}, r"alpha must be above 0, got 0\.0"),
+        ({"targets": ["to_q", "q_proj"]}, r"got 'q_proj'"),
+        ({"targets": []}, r"such as to_q, got ''"),
     ],
 )
 def test_settings_that_make_no_adapters_are_refused(changes, says, net):

@@ -60,7 +60,7 @@ def test_weights_that_cannot_be_had_are_one_clear_error(tmp_path: Path, monkeypa
         match=r"cannot be had .*no network.*vgg16-397923af\.pth .* \(first_stage\.task\.perceptual=null\)",
     ):
         PerceptualDistance()
-    with pytest.raises(FileNotFoundError, match=r"'absent\.pth' \(first_stage\.task\.perceptual\.weights\)"):
+    with pytest.raises(FileNotFoundError, match=r"'absent\.pth'"):
         PerceptualDistance("absent.pth")
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="holds no VGG-16"):
@@ -91,5 +91,5 @@ def test_linear_weights_that_cannot_be_had_are_one_clear_error(
     with pytest.raises(ValueError, match="no linear weights of LPIPS"):
         PerceptualDistance(None, str(tmp_path / "half.pth"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"got 'lpips' \(first_stage\.task\.perceptual\.linear\)"):
+    with pytest.raises(FileNotFoundError, match=r"got 'lpips'"):
         PerceptualDistance(None)

@@ -22,6 +22,7 @@ from ldm.models.protocols import (
 )
 from ldm.models.text_encoder import BaseTextEncoder
 from ldm.utils.construct import construct
+from ldm.utils.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = [(group, path.stem) for group in PROTOCOLS for path in sorted((CONF / group).glob("*.yaml"))]
@@ -90,7 +91,7 @@ class Half(nn.Module):
 
 def test_missing_members_are_named_with_the_contract_in_one_line():
     assert missing_members(Half(), Backbone) == ["forward", "downscale"]
-    with pytest.raises(TypeError, match=r"^Half lacks forward, downscale; forward: .*context_dim.*Backbone"):
+    with pytest.raises(UserError, match=r"^Half lacks forward, downscale; forward: .*context_dim.*Backbone"):
         check_protocol(Half(), Backbone)
 
 

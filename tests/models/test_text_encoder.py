@@ -107,7 +107,7 @@ def test_words_outside_the_vocabulary_say_nothing():
 
 
 def test_a_vocabulary_that_is_too_small_says_how_many_words_there_are():
-    message = r"vocabulary_size must be at least 5 .*, got 4; .* \(text_encoder\.vocabulary_size\)"
+    message = r"vocabulary_size must be at least 5 .*, got 4; .*"
     with pytest.raises(ValueError, match=message):  # red, heart, start, end and padding
         tiny(vocabulary_size=4).learn_vocabulary(lambda: ["red heart"])
 

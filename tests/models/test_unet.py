@@ -165,10 +165,10 @@ def test_every_parameter_has_a_gradient():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attention": ["none"]}, r"attention needs 2 entries.*got 1 \(backbone\.attention\)"),
-        ({"attention": ["none", "crss"]}, r"got \['crss'\] \(backbone\.attention\)"),
+        ({"attention": ["none"]}, r"attention needs 2 entries.*got 1"),
+        ({"attention": ["none", "crss"]}, r"got \['crss'\]"),
         ({"mid_attention": "all"}, r"got \['all'\]"),
-        ({"num_heads": [2]}, r"num_heads must be one number or 2.*got \[2\] \(backbone\.num_heads\)"),
+        ({"num_heads": [2]}, r"num_heads must be one number or 2.*got \[2\]"),
         ({"num_heads": 3}, r"num_heads must divide the width 16, got 3"),
         (
             {"layout_rank": 2, "pooled_dim": 3},
@@ -184,7 +184,7 @@ def test_arguments_that_do_not_fit_are_named(changes: dict[str, Any], message: s
 def test_missing_conditions_are_named():
     net = UNet(**TINY, pooled_dim=3)
     x_t, t, cond = inputs(net)
-    with pytest.raises(ValueError, match=r"tokens of width 6, got none \(backbone\.context_dim\)"):
+    with pytest.raises(ValueError, match=r"context_dim=6 needs context tokens, got none"):
         net(x_t, t, Conditioning(pooled=cond.pooled))
-    with pytest.raises(ValueError, match=r"pooled condition of width 3, got none \(backbone\.pooled_dim\)"):
+    with pytest.raises(ValueError, match=r"pooled_dim=3 needs a pooled condition, got none"):
         net(x_t, t, Conditioning(tokens=cond.tokens))

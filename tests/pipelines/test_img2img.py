@@ -89,7 +89,7 @@ def test_tensors_and_pictures_are_the_same_images(pipeline: Image2ImagePipeline)
         ({"image": [picture(), picture(size=(8, 8))]}, r"image must be of one size, got"),
         (
             {"image": torch.zeros(3, 8, 8)},
-            r"image must be a floating-point tensor \(n, c, h, w\)",
+            r"image must be a floating-point tensor",
         ),
         ({"image": picture(), "strength": 0.0}, r"strength must be in \(0, 1\], got 0.0"),
         ({"image": picture(), "strength": 0.1}, r"strength must be at least 1/4 with 4 steps"),

@@ -78,11 +78,11 @@ def test_inversion_and_sampling_return_the_data_the_better_the_more_steps(iterat
 
 
 def test_inversion_needs_an_evaluation():
-    with pytest.raises(ValueError, match=r"iterations must be at least 1, got 0 \(iterations\)"):
+    with pytest.raises(ValueError, match=r"iterations must be at least 1, got 0"):
         ddim_invert(net, scaled_linear(), draws(0)[0], leading(1000, 2), 0)
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan")])
 def test_impossible_eta_is_refused(eta):
-    with pytest.raises(ValueError, match=r"eta must be in \[0, 1\], got .* \(scheduler.eta\)"):
+    with pytest.raises(ValueError, match=r"eta must be in \[0, 1\], got .*"):
         DDIM(eta=eta)

@@ -57,7 +57,7 @@ def test_other_batch_sizes_average_the_same_to_first_order():
 
 @pytest.mark.parametrize("images", [0, -5])
 def test_a_horizon_that_is_none_is_refused(images):
-    with pytest.raises(ValueError, match=r"ema_images must be at least 1 image, got .* \(task\.ema_images\)"):
+    with pytest.raises(ValueError, match=r"ema_images must be at least 1 image, got .*"):
         Horizon(images=images)
 
 

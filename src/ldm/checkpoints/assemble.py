@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.models.lora import Update
 from ldm.utils.construct import reconstruct
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,20 @@ Names = Callable[[str, dict[str, Any], Iterable[str]], dict[str, tuple[str, ...]
 """Maps (component, its config, names of ours) to the names in the files, of one tensor or of three."""
 
 
-class MismatchError(ValueError):
-    """Tensors that do not fit a model; the message is a report of several lines."""
+class MismatchError(UserError):
+    """Tensors that do not fit a model.
+
+    Args:
+        report: all of them, a line each.
+    """
+
+    def __init__(self, report: str) -> None:
+        super().__init__(report)
+        self.report = report
+
+    def __str__(self) -> str:
+        """The report."""
+        return self.report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +102,7 @@ def build_empty(node: Any, key: str) -> nn.Module:
     with torch.device("meta"), _NoDraws():
         module = reconstruct(node, key)
     if not isinstance(module, nn.Module):
-        raise ValueError(f"must be a module with a _target_, got {type(module).__name__} ({key})")
+        raise UserError(f"must be a module with a _target_, got {type(module).__name__}", key)
     if not _waits_for_values(module):
         return module
     with torch.random.fork_rng(devices=[]):

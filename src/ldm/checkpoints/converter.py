@@ -24,6 +24,7 @@ from ldm.checkpoints.rescale import with_scale
 from ldm.checkpoints.store import of_training
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.checkpoints.training import is_training_checkpoint, stored_updates
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
 log = logging.getLogger(__name__)
@@ -80,18 +81,18 @@ def convert_diffusers_checkpoint(
 
 def _check_target(path: Path, format: str, overwrite: bool) -> None:
     if format not in FORMATS:
-        raise ValueError(f"format must be one of {FORMATS}, got {format!r} (format)")
+        raise UserError(f"format must be one of {FORMATS}, got {format!r}")
     suffixes = {"original": (".safetensors", ".ckpt"), "diffusers": ()}.get(format, (".safetensors",))
     if suffixes and path.suffix not in suffixes:
-        raise ValueError(f"format={format} writes a file {' or '.join(suffixes)}, got {path} (output)")
+        raise UserError(f"format={format} writes a file {' or '.join(suffixes)}, got {path}")
     if format == "diffusers" and path.suffix in (".safetensors", ".ckpt", ".bin"):
-        raise ValueError(f"format=diffusers writes a folder, got {path} (output)")
+        raise UserError(f"format=diffusers writes a folder, got {path}")
     if path.is_dir() if format != "diffusers" else path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise FileExistsError(f"{path} exists: choose another name (output)")
+        raise FileExistsError(f"{path} exists: choose another name")
     if path.is_file() and not overwrite:
-        raise FileExistsError(f"{path} exists: choose another name or overwrite=true (output, overwrite)")
+        raise FileExistsError(f"{path} exists: choose another name or overwrite=true")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent} (output)")
+        raise FileNotFoundError(f"no folder {path.parent}")
 
 
 def _write_adapters(source: Path, target: Path, dtype: torch.dtype | None, ema: bool) -> None:
@@ -99,7 +100,7 @@ def _write_adapters(source: Path, target: Path, dtype: torch.dtype | None, ema: 
     with TensorFiles([of_training(source)]) as files:
         config = json.loads(files.metadata.get("config", "{}")) if is_training_checkpoint(files) else {}
         if "adapters" not in config:
-            raise ValueError(f"format=lora is for training checkpoints of adapters, not for {source} (input)")
+            raise UserError(f"format=lora is for training checkpoints of adapters, not for {source}")
         updates = stored_updates(files, config["adapters"], "ema." if ema else "nets.")
         save_lora(target, updates, config["backbone"], dtype)
 
@@ -118,7 +119,7 @@ def write_checkpoint(model: LoadedModel, path: Path, format: str) -> None:
         save_model(path, model.components, model.config)
         return
     if missing := [name for name in COMPONENTS if name not in model.components]:
-        raise ValueError(f"the model is not complete: it has no {', '.join(missing)} (input)")
+        raise UserError(f"the model is not complete: it has no {', '.join(missing)}")
     if format == "original":
         model = _as_original(model)
     if format == "diffusers":

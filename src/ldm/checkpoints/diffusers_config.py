@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm.models.tokenizer import END_OF_TEXT
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +61,12 @@ PREDICTIONS = {"epsilon": "Epsilon", "v_prediction": "Velocity", "sample": "Samp
 def _check_fixed(what: str, given: Mapping[str, Any], fixed: Node) -> None:
     for key, value in fixed.items():
         if given.get(key, value) != value:
-            raise ValueError(f"{key} of the {what} must be {value!r} for ldm, got {given[key]!r}")
+            raise UserError(f"{key} of the {what} must be {value!r} for ldm, got {given[key]!r}")
 
 
 def _one_of(what: str, key: str, value: Any, allowed: Mapping[Any, Any]) -> Any:
     if value not in allowed:
-        raise ValueError(f"{key} of the {what} must be one of {list(allowed)} for ldm, got {value!r}")
+        raise UserError(f"{key} of the {what} must be one of {list(allowed)} for ldm, got {value!r}")
     return allowed[value]
 
 
@@ -73,7 +74,7 @@ def _uniform(what: str, key: str, value: Any) -> Any:
     """One number for all levels."""
     values = value if isinstance(value, list) else [value]
     if len(set(values)) != 1:
-        raise ValueError(f"{key} of the {what} must be one number for ldm, got {value!r}")
+        raise UserError(f"{key} of the {what} must be one number for ldm, got {value!r}")
     return values[0]
 
 
@@ -84,7 +85,7 @@ def backbone_node(given: Mapping[str, Any]) -> Node:
     attention = [_one_of(what, "down_block_types", kind, ATTENTION) for kind in given["down_block_types"]]
     expected = [name.replace("Down", "Up") for name in reversed(given["down_block_types"])]
     if list(given["up_block_types"]) != expected:
-        raise ValueError(
+        raise UserError(
             f"up_block_types of the unet must be {expected} for ldm, got {given['up_block_types']}"
         )
     # diffusers' attention_head_dim is the number of heads, unless num_attention_heads is given
@@ -113,7 +114,7 @@ def backbone_json(node: Node, image_size: int, downscale: int) -> Node:
     """The config of a UNet2DConditionModel from our U-Net's arguments."""
     down = {kind: name for name, kind in ATTENTION.items()}
     if node.get("pooled_dim") or node.get("position_size") or node["mid_attention"] != "cross":
-        raise ValueError("only U-Nets in Stable Diffusion's topology have a place in diffusers (backbone)")
+        raise UserError("only U-Nets in Stable Diffusion's topology have a place in diffusers")
     names = [_one_of("backbone", "attention", kind, down) for kind in node["attention"]]
     channels = list(node["channels"])
     heads = node["num_heads"]
@@ -145,7 +146,7 @@ def autoencoder_node(given: Mapping[str, Any]) -> Node:
         for name in given[key]:
             _one_of("vae", key, name, {kind: None})
     if given["in_channels"] != given["out_channels"]:
-        raise ValueError(
+        raise UserError(
             f"out_channels of the vae must equal in_channels for ldm, got {given['out_channels']}"
         )
     return {
@@ -169,9 +170,7 @@ def autoencoder_json(node: Node, image_size: int) -> Node:
         or node.get("shift_factor")
         or not isinstance(node["scaling_factor"], float | int)
     ):
-        raise ValueError(
-            "an autoencoder with a shortcut or a shift of its latents has no place in diffusers (autoencoder)"
-        )
+        raise UserError("an autoencoder with a shortcut or a shift of its latents has no place in diffusers")
     levels = len(node["channels"])
     return {
         "_class_name": "AutoencoderKL",
@@ -215,9 +214,7 @@ def text_encoder_node(given: Mapping[str, Any], pad_token: int | None = None) ->
 def text_encoder_json(node: Node) -> Node:
     """The config of a CLIPTextModel from our text encoder's arguments."""
     if not node["_target_"].endswith(".ClipTextEncoder"):
-        raise ValueError(
-            f"only CLIP text encoders have a place in diffusers, got {node['_target_']} (text_encoder)"
-        )
+        raise UserError(f"only CLIP text encoders have a place in diffusers, got {node['_target_']}")
     names = {value: name for name, value in ACTIVATIONS.items()}
     return {
         "architectures": ["CLIPTextModel"],

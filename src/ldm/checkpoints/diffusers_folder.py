@@ -54,7 +54,7 @@ def _weights(folder: Path, component: str, variant: str | None) -> list[Path]:
                     return [folder / Path(shard).name for shard in shards]
     kind = f"of the variant {variant!r} " if variant else ""
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else "no such folder"
-    raise FileNotFoundError(f"no weights {kind}in {folder}, where there is {there} (checkpoint, variant)")
+    raise FileNotFoundError(f"no weights {kind}in {folder}, where there is {there}")
 
 
 def _pad_token(folder: Path) -> int | None:

@@ -18,6 +18,7 @@ from ldm.checkpoints.names import in_single_file
 from ldm.checkpoints.store import files_of, is_sharded, of_training
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.checkpoints.training import is_training_checkpoint, training_source
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def load_model(
         try:
             source = _source(found, stack, variant, prediction, ema)
         except (KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"{path}: its config lacks or garbles {error} (checkpoint)") from error
+            raise UserError(f"{path}: its config lacks or garbles {error}") from error
         model = assemble(source, device, dtype, unchanged(source, device, dtype))
     merge(model, {Place("backbone", f"{name}.weight"): u for name, u in source.updates.items()}, 1.0)
     if lora is not None:
@@ -78,7 +79,7 @@ def unchanged(source: Source, device: str | torch.device, dtype: torch.dtype | N
         base = load_model(source.base, device, dtype)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{source.path} was fine-tuned from {source.base}, which is gone: {error} (init_checkpoint)"
+            f"{source.path} was fine-tuned from {source.base}, which is gone: {error}"
         ) from error
     return {name: net for name, net in base.components.items() if name not in source.files}
 
@@ -88,7 +89,7 @@ def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str |
     path = of_training(path)
     if path.is_dir() and not is_sharded(path):
         if not is_diffusers_folder(path):
-            raise ValueError(f"{path} is no folder of diffusers: it has no model_index.json (checkpoint)")
+            raise UserError(f"{path} is no folder of diffusers: it has no model_index.json")
         return folder_source(path, stack, variant)
     files = stack.enter_context(TensorFiles(files_of(path)))
     try:
@@ -102,11 +103,11 @@ def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str |
             config = original.config_of(files.shapes, files.metadata, prediction)
             return _single(path, config, files, in_single_file)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     names = ", ".join(list(files.shapes)[:3]) or "no tensors"
-    raise ValueError(
+    raise UserError(
         f"{path} is neither a model of ldm nor of Stable Diffusion: its metadata has no format 'ldm' with a "
-        f"config, and it holds {names} (checkpoint)"
+        f"config, and it holds {names}"
     )
 
 
@@ -131,5 +132,5 @@ def _from_hub(path: str | os.PathLike[str]) -> Path:
     except Exception as error:  # whatever the hub's client raises: no network, no such model, no access
         raise FileNotFoundError(
             f"no file or folder {name}, and it could not be had from the hub ({type(error).__name__}): check "
-            f"the spelling and the network (checkpoint)"
+            f"the spelling and the network"
         ) from error

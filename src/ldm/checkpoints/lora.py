@@ -19,6 +19,7 @@ from ldm.checkpoints.keymaps import DIFFUSERS, ORIGINAL
 from ldm.checkpoints.names import theirs
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.models.lora import Update
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def save_lora(
         for half, value in (("lora_A", update.down), ("lora_B", update.scale * update.up)):
             tensor = value.to("cpu", dtype or value.dtype).contiguous()
             if not bool(tensor.isfinite().all()):
-                raise ValueError(f"{layer} holds NaN or infinite values; nothing was written")
+                raise UserError(f"{layer} holds NaN or infinite values; nothing was written")
             tensors[f"{layers[layer]}.{half}.weight"] = tensor
     with replacing(path) as temporary:
         try:
@@ -112,7 +113,7 @@ def _scale(metadata: Mapping[str, str], prefix: str, rank: int) -> float:
     """
     said = json.loads(metadata.get(PEFT_METADATA, "{}"))
     if said.get(f"{prefix}.alpha_pattern") or said.get(f"{prefix}.use_dora"):
-        raise ValueError("its metadata have an alpha_pattern or use_dora, which are not understood (lora)")
+        raise UserError("its metadata have an alpha_pattern or use_dora, which are not understood")
     alpha = said.get(f"{prefix}.lora_alpha", rank)
     return float(alpha) / (math.sqrt(rank) if said.get(f"{prefix}.use_rslora") else rank)
 
@@ -133,13 +134,13 @@ def _read(files: TensorFiles, places: Mapping[str, Place]) -> dict[Place, Update
         half = "alpha" if match["alpha"] else HALVES[match["half"]]
         found.setdefault(place, {"layer": match["layer"]})[half] = name
     if unknown:
-        raise ValueError(
-            f"{len(unknown)} tensors belong to no layer of this model: {', '.join(unknown[:3])}, ... (lora)"
+        raise UserError(
+            f"{len(unknown)} tensors belong to no layer of this model: {', '.join(unknown[:3])}, ..."
         )
     updates = {}
     for place, names in found.items():
         if not {"down", "up"} <= names.keys():
-            raise ValueError(f"{names['layer']} has only one half of its adapter (lora)")
+            raise UserError(f"{names['layer']} has only one half of its adapter")
         down, up = files.get(names["down"]), files.get(names["up"])
         scale = _scale(files.metadata, names["layer"].partition(".")[0], len(down))
         if "alpha" in names:

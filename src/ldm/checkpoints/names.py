@@ -7,6 +7,7 @@ from typing import Any
 
 from ldm.checkpoints import keymaps
 from ldm.checkpoints.keymaps import DIFFUSERS, ORIGINAL, OURS, Row
+from ldm.utils.errors import UserError
 
 TABLES: Mapping[str, tuple[Row, ...]] = {
     "backbone": keymaps.UNET,
@@ -77,9 +78,9 @@ def theirs(
                 names[key] = tuple(name.format(**fields, qkv=part) for part in parts)
                 break
         else:
-            raise ValueError(
+            raise UserError(
                 f"{key} of the {component} has no place in a Stable Diffusion checkpoint: only nets in its "
-                f"topology with a CLIP text encoder have one ({component})"
+                f"topology with a CLIP text encoder have one"
             )
     return names
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ldm.checkpoints.assemble import COMPONENTS
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def _tensors(components: Mapping[str, nn.Module], dtype: torch.dtype | None) -> 
             key = f"{component}.{name}"
             tensor = value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise ValueError(f"{key} holds NaN or infinite values in {tensor.dtype}; nothing was written")
+                raise UserError(f"{key} holds NaN or infinite values in {tensor.dtype}; nothing was written")
             tensors[key] = tensor
     return tensors
 
@@ -52,13 +53,13 @@ def save_model(
     path = Path(path)
     for name in components:
         if name not in COMPONENTS or "_target_" not in config.get(name, {}):
-            raise ValueError(
+            raise UserError(
                 f"a component must be one of {COMPONENTS} with a node in the config, got {name!r}"
             )
     try:
         text = json.dumps(dict(config), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the config of a model must hold plain types only: {error}") from error
+        raise UserError(f"the config of a model must hold plain types only: {error}") from error
     metadata = {"format": "ldm", "version": version("ldm"), "config": text}
     tensors = _tensors(components, dtype)
     with replacing(path) as temporary:
@@ -79,9 +80,9 @@ def config_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     try:
         config = json.loads(metadata["config"])
     except json.JSONDecodeError as error:
-        raise ValueError(f"its config is not JSON ({error})") from error
+        raise UserError(f"its config is not JSON ({error})") from error
     if not isinstance(config, dict) or not any(isinstance(config.get(name), dict) for name in COMPONENTS):
-        raise ValueError(f"its config has none of {COMPONENTS}")
+        raise UserError(f"its config has none of {COMPONENTS}")
     return config
 
 

@@ -10,6 +10,7 @@ from ldm.checkpoints.keymaps import PREFIXES
 from ldm.checkpoints.names import unused
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.models.tokenizer import END_OF_TEXT
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -153,16 +154,16 @@ def config_of(shapes: Shapes, metadata: Mapping[str, str], prediction: str | Non
     try:
         text, backbone, autoencoder = _text_encoder(shapes), _backbone(shapes), _autoencoder(shapes)
     except KeyError as error:
-        raise ValueError(f"{error.args[0]} is missing, which tells the architecture") from error
+        raise UserError(f"{error.args[0]} is missing, which tells the architecture") from error
     said = prediction or MODELSPEC.get(metadata.get("modelspec.prediction_type", ""))
     if said is None and not text["quick_gelu"]:
-        raise ValueError(
-            "a file of Stable Diffusion 2.x does not say what its net predicts: give eps (512 pixels, base) "
-            "or v (768 pixels) (prediction)"
+        raise UserError(
+            "prediction must be given for a file of Stable Diffusion 2.x, which does not record it: eps "
+            "(512 pixels, base) or v (768 pixels)"
         )
     said = said or "eps"
     if said not in PREDICTIONS:
-        raise ValueError(f"prediction must be one of {list(PREDICTIONS)}, got {said!r} (prediction)")
+        raise UserError(f"prediction must be one of {list(PREDICTIONS)}, got {said!r}")
     return {
         "autoencoder": autoencoder,
         "text_encoder": text,
@@ -187,31 +188,31 @@ def check_expressible(config: Mapping[str, Any]) -> None:
         given = [max(c // backbone["head_dim"], 1) for c in channels]
     spread = {tuple(h) if isinstance(h, list) else (h,) * len(channels) for h in (wanted, given)}
     checks = [
-        (len(spread) == 1, f"num_heads must be {wanted}, got {given} (backbone.num_heads)"),
+        (len(spread) == 1, f"backbone.num_heads must be {wanted}, got {given}"),
         (
             text["num_heads"] == max(text["width"] // HEAD_DIM, 1),
-            "heads of 64 channels (text_encoder.num_heads)",
+            "text_encoder.num_heads must make heads of 64 channels",
         ),
         (
             text["quick_gelu"] != backbone["linear_projection"],
-            "QuickGELU in 1.x only (text_encoder.quick_gelu)",
+            "text_encoder.quick_gelu must be true in 1.x only",
         ),
         (
             text["pad_token"] == (END_OF_TEXT if text["quick_gelu"] else 0),
-            "its padding (text_encoder.pad_token)",
+            "text_encoder.pad_token must be that of the release",
         ),
         (
             config["autoencoder"]["scaling_factor"] == SCALING_FACTOR,
-            "scaling_factor 0.18215 (autoencoder.scaling_factor)",
+            f"autoencoder.scaling_factor must be {SCALING_FACTOR}",
         ),
-        (config["diffusion"]["schedule"] == SCHEDULE, "Stable Diffusion's schedule (diffusion.schedule)"),
+        (config["diffusion"]["schedule"] == SCHEDULE, "diffusion.schedule must be Stable Diffusion's"),
     ]
     checks += [
         (
             config[name]["norm_groups"] == NORM_GROUPS,
-            f"norm_groups must be {NORM_GROUPS} ({name}.norm_groups)",
+            f"{name}.norm_groups must be {NORM_GROUPS}",
         )
         for name in ("backbone", "autoencoder")
     ]
     if wrong := [text for right, text in checks if not right]:
-        raise ValueError(f"an original file cannot hold this model, it implies: {'; '.join(wrong)}")
+        raise UserError(f"an original file cannot hold this model: {'; '.join(wrong)}")

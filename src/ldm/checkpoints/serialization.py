@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ldm.utils.errors import UserError
+
 HEAD = 8  # bytes that say how long the header is
 ABOUT, CHECKSUM = "about", "crc32"
 Plain = str | int
@@ -43,23 +45,23 @@ def unpacked(data: bytes) -> tuple[dict[str, Tensor], dict[str, Plain]]:
     """
     about = _metadata(data)
     if about.pop(CHECKSUM, None) != _checksum(about, data):
-        raise ValueError("its checksum is another")
+        raise UserError("its checksum is another")
     try:
         return load(data), about
     except SafetensorError as error:
-        raise ValueError(f"no whole safetensors: {error}") from error
+        raise UserError(f"no whole safetensors: {error}") from error
 
 
 def _metadata(data: bytes) -> dict[str, Plain]:
     size = int.from_bytes(data[:HEAD], "little")
     if not 0 < size <= len(data) - HEAD:
-        raise ValueError("its header is cut short")
+        raise UserError("its header is cut short")
     try:
         found = json.loads(json.loads(data[HEAD : HEAD + size])["__metadata__"][ABOUT])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError("its header is damaged") from error
+        raise UserError("its header is damaged") from error
     if not isinstance(found, dict):
-        raise ValueError("its header is damaged")
+        raise UserError("its header is damaged")
     return found
 
 

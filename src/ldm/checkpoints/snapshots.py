@@ -18,6 +18,7 @@ from ldm.checkpoints.assemble import LoadedModel, Source, assemble
 from ldm.checkpoints.loader import unchanged
 from ldm.checkpoints.native import own_names
 from ldm.checkpoints.tensors import TensorFiles
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
 NAME = re.compile(r"images_(\d{12,})\.safetensors")
@@ -110,7 +111,7 @@ class SnapshotStore:
         tensors = {_key(s, name): x for s, average in averages.items() for name, x in average.items()}
         for name, x in tensors.items():
             if x.is_floating_point() and not bool(x.isfinite().all()):
-                raise ValueError(f"{name} holds NaN or infinite values in {x.dtype} (callbacks.ema.dtype)")
+                raise UserError(f"{name} holds NaN or infinite values in {x.dtype}")
         said = {"format": FORMAT, "images": images, "sigma_rel": list(averages), **about}
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.path(images)) as temporary:
@@ -132,9 +133,9 @@ def room_within(budget: float, tensors: Iterable[Tensor]) -> int:
     """
     size = HEADER + sum(ENTRY + x.numel() * x.element_size() for x in tensors)
     if budget < FEWEST * size:
-        raise ValueError(
+        raise UserError(
             f"budget_gigabytes must be at least {FEWEST * size / 1e9:.3g}, {FEWEST} snapshots of "
-            f"{size / 1e9:.3g} GB, got {budget / 1e9:.3g} (callbacks.ema.budget_gigabytes)"
+            f"{size / 1e9:.3g} GB, got {budget / 1e9:.3g}"
         )
     return int(budget // size) - 1
 
@@ -172,13 +173,13 @@ def read_snapshots(run: Path) -> list[Snapshot]:
         with TensorFiles([path]) as files:
             said = json.loads(files.metadata.get(KEY, "{}"))
         if said.get("format") != FORMAT:
-            raise ValueError(f"{path} is no snapshot of averages (run)")
+            raise UserError(f"{path} is no snapshot of averages")
         widths = tuple(float(s) for s in said["sigma_rel"])
         config, first = said["config"], said["autoencoder"]
         nets = {"autoencoder": first, "base": said.get("base")}
         found.append(Snapshot(path=path, images=images, sigma_rel=widths, config=config, **nets))
     if not found:
-        raise FileNotFoundError(f"no snapshots in {store.folder}: train with averages=power (run)")
+        raise FileNotFoundError(f"no snapshots in {store.folder}: train with averages=power")
     return found
 
 
@@ -226,7 +227,7 @@ def summed_model(run: Path, terms: list[tuple[Snapshot, float, float]]) -> Loade
         if newest.autoencoder:
             first = run / newest.autoencoder
             if not first.is_file():
-                raise FileNotFoundError(f"the first stage of {run} is not at {first} (run)")
+                raise FileNotFoundError(f"the first stage of {run} is not at {first}")
             parts["autoencoder"] = stack.enter_context(TensorFiles([first]))
             parts["autoencoder"].rename(lambda name: name if name.startswith("autoencoder.") else None)
         source = Source(

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing_folder
 
 log = logging.getLogger(__name__)
@@ -61,12 +62,9 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, keep: int = 2, milestone_every: int | None = None) -> None:
         if keep < 1:
-            raise ValueError(f"keep must be at least 1, got {keep} (callbacks.checkpoint.keep)")
+            raise ValueError(f"keep must be at least 1, got {keep}")
         if milestone_every is not None and milestone_every < 1:
-            raise ValueError(
-                f"milestone_every must be at least 1 or null, got {milestone_every} "
-                "(callbacks.checkpoint.milestone_every)"
-            )
+            raise ValueError(f"milestone_every must be at least 1 or null, got {milestone_every}")
         self.folder, self.keep, self.milestone_every = folder, keep, milestone_every
 
     def path(self, step: int) -> Path:
@@ -178,11 +176,11 @@ def resumable(path: Path) -> tuple[Path, int]:
     folder = path.parent if path.name == STATE else path
     match = NAME.fullmatch(folder.resolve().name)
     if match is None or not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(f"no checkpoint at {path} (resume)")
+        raise FileNotFoundError(f"no checkpoint at {path}")
     step = int(match[1])
     wrong = CheckpointStore(folder.resolve().parent).damage(step)
     if wrong is not None:
-        raise ValueError(f"{path}: {wrong} (resume)")
+        raise UserError(f"{path}: {wrong}")
     return state_of(folder), step
 
 
@@ -195,7 +193,7 @@ def of_training(path: Path) -> Path:
     if store.steps():
         step = store.newest()
         if step is None:
-            raise ValueError(f"no checkpoint in {path} is whole (checkpoint)")
+            raise UserError(f"no checkpoint in {path} is whole")
         path = store.path(step)
     return state_of(path) if (path / MANIFEST).is_file() else path
 

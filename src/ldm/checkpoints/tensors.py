@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ldm.utils.errors import UserError
+
 SHARDING = "DCP_SHARDING_INFO"  # where torch's distributed checkpoints say what part of a tensor a file holds
 TRAINING = "ldm"  # where a training checkpoint of ours holds its metadata
 HELD = 2**28  # bytes that are converted before the pages they were read from are given back
@@ -33,11 +35,11 @@ def shape_of(name: str, pieces: list[Piece]) -> tuple[int, ...]:
     Raises: ValueError if they leave gaps or overlap.
     """
     if any(len(piece.offset) != len(piece.shape) or min(piece.offset, default=0) < 0 for piece in pieces):
-        raise ValueError(f"the shards of {name} have no places (checkpoint)")
+        raise UserError(f"the shards of {name} have no places")
     ends = [[o + n for o, n in zip(piece.offset, piece.shape, strict=True)] for piece in pieces]
     shape = tuple(map(max, zip(*ends, strict=True)))
     if sum(math.prod(piece.shape) for piece in pieces) != math.prod(shape):
-        raise ValueError(f"the shards of {name} do not make a whole: is a file missing? (checkpoint)")
+        raise UserError(f"the shards of {name} do not make a whole: is a file missing?")
     return shape
 
 
@@ -73,7 +75,7 @@ class TensorFiles:
             if not path.is_file():
                 raise FileNotFoundError(f"no model file at {path}")
             if path.stat().st_size == 0:
-                raise ValueError(f"{path} is empty")
+                raise UserError(f"{path} is empty")
             (self._open_safetensors if path.suffix == ".safetensors" else self._open_torch)(path)
         for name, pieces in self._pieces.items():
             self.shapes[name] = shape_of(name, pieces)
@@ -125,7 +127,7 @@ class TensorFiles:
                     piece = Piece(tuple(offsets[name]["saved_offsets"]), self.shapes[name], self._get[name])
                     self._pieces.setdefault(name, []).append(piece)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+            raise UserError(f"{path} is not a whole safetensors file: {error}") from error
 
     def _open_torch(self, path: Path) -> None:
         loaded = load_archive(path)
@@ -149,12 +151,12 @@ def load_archive(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
             first = str(error).splitlines()[0]
-            raise ValueError(
+            raise UserError(
                 f"{path} was not read: there is more in it than tensors and plain types ({first})"
             ) from error
         except Exception as error:  # of many kinds, by what is broken
             failure = error
-    raise ValueError(f"{path} is not a whole checkpoint of torch: {_first_line(failure)}") from failure
+    raise UserError(f"{path} is not a whole checkpoint of torch: {_first_line(failure)}") from failure
 
 
 def _first_line(error: Exception) -> str:
@@ -177,7 +179,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
+        raise UserError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value

@@ -61,7 +61,7 @@ def training_source(path: Path, files: TensorFiles, stack: ExitStack, ema: bool)
         folder = path if path.is_dir() else path.parent
         first = folder.resolve().parents[1] / files.metadata["autoencoder"]
         if not first.is_file():
-            raise FileNotFoundError(f"the first stage of {path} is not at {first} (checkpoint)")
+            raise FileNotFoundError(f"the first stage of {path} is not at {first}")
         parts["autoencoder"] = stack.enter_context(TensorFiles([first]))
         parts["autoencoder"].rename(lambda name: name if name.startswith("autoencoder.") else None)
     return Source(path=path, config=config, files=parts, names=own_names, base=base)

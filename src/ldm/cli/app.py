@@ -149,7 +149,7 @@ class _Command:
                     sys.exit(self._say(INTERRUPTED, self.interrupted(cfg)))
                 raise
             except Exception as error:
-                self.statuses.append(self._report(error, started=True))
+                self.statuses.append(self._report(error, started=True, keys=_keys(cfg)))
                 if self.statuses[-1] == USAGE:
                     _discard_empty_run()
                 if not HydraConfig.get().launcher._target_.endswith("BasicLauncher"):
@@ -157,9 +157,9 @@ class _Command:
 
         return job
 
-    def _report(self, error: Exception, started: bool) -> int:
+    def _report(self, error: Exception, started: bool, keys: Collection[str] = ()) -> int:
         """Says what went wrong and returns the exit status."""
-        status, line = describe(error)
+        status, line = describe(error, keys)
         if not started and line is None:
             status, line = USAGE, " ".join(str(error).split())
         key = unknown_override(error)

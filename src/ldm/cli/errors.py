@@ -1,23 +1,28 @@
 """Says in one line what went wrong, and whether it was the user's mistake (exit 2) or a failure (exit 1)."""
 
-import dis
 import re
-from types import TracebackType
+import sys
+from collections.abc import Collection
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from ldm.utils.errors import UserError, did_you_mean, one_line
+from ldm.utils.errors import Failure, UserError, did_you_mean, one_line, with_key
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 
-def describe(error: BaseException) -> tuple[int, str | None]:
-    """Returns the exit status and one line for an error; None for a bug, which deserves its traceback."""
-    if _is(error, "MismatchError"):  # of tensors and a model: all of them are listed
-        return USAGE, str(error)
+def describe(error: BaseException, keys: Collection[str] = ()) -> tuple[int, str | None]:
+    """Exit status and line for an error; None in place of the line for a bug, which needs its traceback.
+
+    Args:
+        error: that ended the command.
+        keys: of the command, which its calls take as arguments: the first word of a message may be one.
+    """
     if isinstance(error, UserError):
-        return USAGE, one_line(str(error))
+        return USAGE, str(_with_key(error, keys))
+    if isinstance(error, Failure):
+        return FAILURE, one_line(str(error))
     if isinstance(error, MissingConfigException):
         return USAGE, _describe_missing(error)
     if isinstance(error, OverrideParseException):
@@ -26,30 +31,14 @@ def describe(error: BaseException) -> tuple[int, str | None]:
         return USAGE, _describe_omegaconf(error)
     if isinstance(error, HydraException):
         return USAGE, one_line(str(error))
-    if (told := _told_by_a_worker(error)) is not None:
-        return (USAGE if isinstance(error, ValueError | TypeError | FileNotFoundError) else FAILURE), told
     if isinstance(error, OSError):
         usage = isinstance(error, FileNotFoundError | FileExistsError)
         return (USAGE if usage else FAILURE), _describe_os(error)
     if "No space left on device" in str(error):
         return FAILURE, one_line(str(error))
-    if _is(error, "MisconfigurationException"):  # Lightning's
+    if _is_lightnings(error):
         return USAGE, one_line(str(error))
-    if _raised_by_us(error.__traceback__):
-        return (USAGE if isinstance(error, ValueError | TypeError) else FAILURE), one_line(str(error))
     return FAILURE, None
-
-
-def _told_by_a_worker(error: BaseException) -> str | None:
-    """What a `raise` statement of `ldm` said in a loader process; torch hands on its traceback as text."""
-    name = type(error).__name__
-    match = re.match(
-        rf"Caught {name} in DataLoader worker process \d+\.\n.*\n  File \"[^\"]*[/\\]ldm[/\\][^\"]*\", "
-        rf"line \d+, in \w+\n    raise [^\n]*\n(?:    [^\n]*\n)*{name}: (.*)",
-        str(error),
-        re.DOTALL,
-    )
-    return one_line(match[1]) if match else None
 
 
 def unknown_override(error: BaseException) -> str | None:
@@ -58,9 +47,19 @@ def unknown_override(error: BaseException) -> str | None:
     return found.group(1) if found else None
 
 
-def _is(error: BaseException, name: str) -> bool:
-    """Whether an error is of a class of that name, whose module may not have been imported."""
-    return any(kind.__name__ == name for kind in type(error).__mro__)
+def _with_key(error: UserError, keys: Collection[str]) -> UserError:
+    """The error with the one key whose last part its message starts with, if there is exactly one."""
+    word = str(error).partition(" ")[0]
+    options = [key for key in keys if key == word] or [key for key in keys if key.endswith(f".{word}")]
+    if len(options) != 1:
+        return error
+    return with_key(error, options[0].removesuffix(word).removesuffix("."), [word])
+
+
+def _is_lightnings(error: BaseException) -> bool:
+    """True for Lightning's refusal of a setting, such as a GPU that is not there; imports nothing."""
+    module = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return module is not None and isinstance(error, module.MisconfigurationException)
 
 
 def _describe_missing(error: MissingConfigException) -> str:
@@ -84,15 +83,3 @@ def _describe_os(error: OSError) -> str:
     if error.strerror is None:
         return one_line(str(error))
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-
-
-def _raised_by_us(traceback: TracebackType | None) -> bool:
-    """Whether a `raise` statement of `ldm` made the error: then it was foreseen and has a message."""
-    if traceback is None:
-        return False
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    frame = traceback.tb_frame
-    opcode = frame.f_code.co_code[traceback.tb_lasti]
-    ours = frame.f_globals.get("__name__", "").split(".")[0] == "ldm"
-    return ours and opcode == dis.opmap["RAISE_VARARGS"]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any, NotRequired, TypedDict
 
@@ -12,7 +12,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from ldm.data.worker_errors import attempt, checked
 from ldm.diffusion import random
+from ldm.utils.errors import UserError
 
 
 class Samples(TypedDict):
@@ -49,7 +51,7 @@ class Batch(Samples):
     crop: NotRequired[Tensor]
 
 
-class Stream(IterableDataset[Batch]):
+class Stream(IterableDataset[Batch | Exception]):
     """The endless sequence of one rank's batches from a given step on.
 
     A step's global batch is cut into world x accumulate parts: the ranks take the first `world` of them, then
@@ -61,13 +63,14 @@ class Stream(IterableDataset[Batch]):
     def __init__(self, data: "OrderedData", start: int, rank: int, world: int, accumulate: int = 1) -> None:
         self.data, self.start, self.rank, self.world, self.accumulate = data, start, rank, world, accumulate
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields the batches."""
+    def __iter__(self) -> Iterator[Batch | Exception]:
+        """Yields the batches; in a loader process, the error of one in its place."""
         info = get_worker_info()
         first, stride = (0, 1) if info is None else (info.id, info.num_workers)
         for i in count(self.start * self.accumulate + first, stride):
             step, turn = divmod(i, self.accumulate)
-            yield self.data.batch(step, turn * self.world + self.rank, self.world * self.accumulate)
+            part, parts = turn * self.world + self.rank, self.world * self.accumulate
+            yield attempt(partial(self.data.batch, step, part, parts))
 
 
 class WatchedLoader(DataLoader[Batch]):
@@ -85,7 +88,7 @@ class WatchedLoader(DataLoader[Batch]):
             except StopIteration:
                 return
             self.waited += time.perf_counter() - start
-            yield batch
+            yield checked(batch)
 
 
 class OrderedData(pl.LightningDataModule):
@@ -106,19 +109,19 @@ class OrderedData(pl.LightningDataModule):
             ("num_workers", num_workers, 0),
         ):
             if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value} (data.{name})")
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         self.batch_size, self.image_size = batch_size, image_size
         self.seed, self.num_workers = seed, num_workers
         self._start = 0
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """One of equal parts of the global batch of a step."""
-        raise TypeError(f"{type(self).__name__} does not define batch")
+        raise UserError(f"{type(self).__name__} does not define batch")
 
     def resume(self, step: int) -> None:
         """Makes the loader start at a step's batch; called before the loader is made."""
         if step < 0:
-            raise ValueError(f"step must be at least 0, got {step}")
+            raise UserError(f"step must be at least 0, got {step}")
         self._start = step
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -127,20 +130,20 @@ class OrderedData(pl.LightningDataModule):
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         accumulate = trainer.accumulate_grad_batches if trainer else 1
         if self.batch_size % (world * accumulate):
-            raise ValueError(
+            raise UserError(
                 f"batch_size must be a multiple of {world} ranks x {accumulate} accumulated batches, got "
-                f"{self.batch_size} (data.batch_size)"
+                f"{self.batch_size}"
             )
         stream = Stream(self, self._start, rank, world, accumulate)
         return WatchedLoader(stream, batch_size=None, num_workers=self.num_workers)
 
     def training_images(self, limit: int = 2048) -> Float[Tensor, "n 3 h w"]:
         """Some training images."""
-        raise TypeError(f"{type(self).__name__} does not define training_images")
+        raise UserError(f"{type(self).__name__} does not define training_images")
 
     def validation_samples(self, limit: int) -> Samples:
         """At most `limit` samples never trained on; trained ones of a data set that holds none out."""
-        raise TypeError(f"{type(self).__name__} does not define validation_samples")
+        raise UserError(f"{type(self).__name__} does not define validation_samples")
 
     def validation_images(self) -> Float[Tensor, "n 3 h w"]:
         """Images never trained on; the training images of a data set that holds none out."""
@@ -152,7 +155,7 @@ class OrderedData(pl.LightningDataModule):
 
     def reference_images(self) -> UInt8[Tensor, "n 3 h w"]:
         """Images among which retrieval looks for the prompted one."""
-        raise TypeError(f"{type(self).__name__} has no reference images (evaluation.retrieval)")
+        raise UserError(f"{type(self).__name__} has no reference images")
 
     def reference_captions(self) -> list[str]:
         """Captions of the reference images."""
@@ -182,15 +185,15 @@ class MemoryData(OrderedData):
 
     def training_keys(self) -> Int64[Tensor, " n"]:
         """Keys of the training samples; keys index the data set."""
-        raise TypeError(f"{type(self).__name__} does not define training_keys")
+        raise UserError(f"{type(self).__name__} does not define training_keys")
 
     def get(self, key: Int64[Tensor, " b"], visit: int) -> Samples:
         """The samples with these keys at their visit-th time."""
-        raise TypeError(f"{type(self).__name__} does not define get")
+        raise UserError(f"{type(self).__name__} does not define get")
 
     def captions(self) -> list[str]:
         """Captions with every word that training shows."""
-        raise TypeError(f"{type(self).__name__} does not define captions")
+        raise UserError(f"{type(self).__name__} does not define captions")
 
     # What follows.
 
@@ -236,9 +239,12 @@ class MemoryData(OrderedData):
 
 
 def check_fraction(name: str, value: float) -> float:
-    """The value, if it is in [0, 1]; else a ValueError that names the config key."""
+    """The value, which must be in [0, 1].
+
+    Raises: UserError that names the argument.
+    """
     if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name} must be in [0, 1], got {value} (data.{name})")
+        raise UserError(f"{name} must be in [0, 1], got {value}")
     return value
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ldm.data.images import CaptionedImages
 from ldm.data.shards.in_memory import decode_image, read_shards
+from ldm.utils.errors import UserError
 
 ARCHIVE = "cifar-10-python.tar.gz"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -53,7 +54,7 @@ class CIFAR10Data(CaptionedImages):
             num_workers=num_workers,
         )
         if image_size != 32:
-            raise ValueError(f"image_size must be 32, got {image_size} (data.image_size)")
+            raise ValueError(f"image_size must be 32, got {image_size}")
         self.root, self.download = Path(root), download
 
     def read(self) -> tuple[UInt8[Tensor, "n 3 h w"], Sequence[str]]:
@@ -67,17 +68,15 @@ class CIFAR10Data(CaptionedImages):
 
     def _from_shards(self, shards: list[Path]) -> tuple[Tensor, list[int]]:
         pixels, labels = [], []
-        for sample in read_shards(shards, "data.root"):
+        for sample in read_shards(shards):
             where = sample["__key__"].decode()
             data = sample.get("jpg") or sample.get("png")
             label = sample.get("cls", b"").decode(errors="replace").strip()
             if data is None or label not in LABELS:
-                raise ValueError(
-                    f"{where}: a sample needs jpg or png, and cls in 0..9, got {label!r} (data.root)"
-                )
+                raise UserError(f"{where}: a sample needs jpg or png, and cls in 0..9, got {label!r}")
             pixels.append(decode_image(data, "RGB", where))
             if pixels[-1].shape != (32, 32, 3):
-                raise ValueError(f"{where}: images must be 32x32, got {pixels[-1].shape[:2]} (data.root)")
+                raise UserError(f"{where}: images must be 32x32, got {pixels[-1].shape[:2]}")
             labels.append(LABELS[label])
         return torch.from_numpy(np.stack(pixels)).movedim(-1, 1), labels
 
@@ -88,13 +87,12 @@ class CIFAR10Data(CaptionedImages):
         archive, folder = self.root / ARCHIVE, self.root / CIFAR10.base_folder
         packed = archive.is_file() and not folder.is_dir()
         if packed and not check_integrity(str(archive), CIFAR10.tgz_md5) and not self.download:
-            raise ValueError(f"{archive}: damaged, its MD5 is not {CIFAR10.tgz_md5} (data.root)")
+            raise UserError(f"{archive}: damaged, its MD5 is not {CIFAR10.tgz_md5}")
         try:  # download also unpacks an archive that is there, without a network
             data = CIFAR10(str(self.root), train=True, download=self.download or packed)
         except (OSError, RuntimeError) as error:
             tried = f"nor could it be fetched ({error})" if self.download else "nor may it be fetched"
             raise FileNotFoundError(
-                f"CIFAR-10 is neither in {self.root} {tried}; put {ARCHIVE} or tar shards there "
-                "(data.root, data.download)"
+                f"CIFAR-10 is neither in {self.root} {tried}; put {ARCHIVE} or tar shards there"
             ) from error
         return torch.from_numpy(data.data).movedim(-1, 1), list(data.targets)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ldm.data.batch import MemoryData, Samples, check_fraction
 from ldm.data.shards.in_memory import decode_image, read_shards
 from ldm.diffusion import random
+from ldm.utils.errors import UserError
 
 ASSETS = Path(str(resources.files("ldm.data") / "assets"))
 
@@ -34,7 +35,7 @@ class Emoji:
 def load_emoji() -> Emoji:
     """Decodes the embedded shards, once per process."""
     images, names, keywords = [], [], []
-    for sample in read_shards(sorted(ASSETS.glob("emoji-*.tar")), "ldm/data/assets"):
+    for sample in read_shards(sorted(ASSETS.glob("emoji-*.tar"))):
         images.append(decode_image(sample["png"], "RGBA", sample["__key__"].decode()))
         names.append(sample["txt"].decode())
         keywords.append(tuple(json.loads(sample["json"])["keywords"]))
@@ -49,7 +50,7 @@ def read_names(name: str) -> list[str]:
     path = ASSETS / f"{name}.txt"
     if not path.is_file():
         options = sorted(p.stem for p in ASSETS.glob("*.txt"))
-        raise ValueError(f"subset must be null or one of {options}, got {name!r} (data.subset)")
+        raise UserError(f"subset must be null or one of {options}, got {name!r}")
     lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
     return [line for line in lines if line]
 
@@ -94,7 +95,7 @@ class EmojiData(MemoryData):
     ) -> None:
         super().__init__(batch_size=batch_size, image_size=image_size, seed=seed, num_workers=num_workers)
         if image_size not in (16, 32, 64):
-            raise ValueError(f"image_size must be 16, 32 or 64, got {image_size} (data.image_size)")
+            raise ValueError(f"image_size must be 16, 32 or 64, got {image_size}")
         emoji, f = load_emoji(), 64 // image_size
         self.names = list(emoji.names)
         self.colour, self.opacity = (
@@ -103,13 +104,11 @@ class EmojiData(MemoryData):
         for name, rgb in (backgrounds or {}).items():
             if len(rgb) != 3 or not all(0 <= value <= 255 for value in rgb):
                 raise ValueError(
-                    f"a background is [red, green, blue] in 0..255, got {list(rgb)} (data.backgrounds.{name})"
+                    f"backgrounds must be [red, green, blue] in 0..255, got {list(rgb)} for {name}"
                 )
         self.background_names = list(backgrounds or {})
         if background_probability > 0 and not self.background_names:
-            raise ValueError(
-                f"background_probability={background_probability} needs colours, got none (data.backgrounds)"
-            )
+            raise ValueError(f"background_probability={background_probability} needs backgrounds, got none")
         self.colours = torch.tensor([(255, 255, 255), *(backgrounds or {}).values()], dtype=torch.float32)
         self.background_probability = check_fraction("background_probability", background_probability)
         self.held_out_pairs = check_fraction("held_out_pairs", held_out_pairs)
@@ -120,16 +119,16 @@ class EmojiData(MemoryData):
         index = {name: i for i, name in enumerate(self.names)}
         wanted = self.names if subset is None else read_names(subset)
         if unknown := sorted((set(wanted) | hold_out) - index.keys()):
-            raise ValueError(f"no emoji is called {unknown[0]!r} (data.subset, data.hold_out)")
+            raise UserError(f"no emoji is called {unknown[0]!r}")
         keys = torch.tensor([index[name] for name in wanted if name not in hold_out], dtype=torch.int64)
         self._validation = torch.tensor([], dtype=torch.int64)
         if validation_fraction:
             chosen = random.uniform(self.seed, "validation", keys, 0) < validation_fraction
             self._validation, keys = keys[chosen], keys[~chosen]
         if len(keys) == 0:
-            raise ValueError(
-                f"no emoji is left to train on (data.subset={subset}, data.hold_out, "
-                f"data.validation_fraction={validation_fraction})"
+            raise UserError(
+                f"subset={subset}, hold_out and validation_fraction={validation_fraction} leave no emoji to "
+                "train on"
             )
         return keys
 

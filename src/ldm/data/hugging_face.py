@@ -11,6 +11,7 @@ from PIL import Image
 from ldm.data.decode import BadSample, decode
 from ldm.data.shards.index import IMAGES
 from ldm.data.shards.writer import Sample, encoded
+from ldm.utils.errors import UserError
 
 MAX_PIXELS = 10**9
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".arrow": "arrow"}
@@ -30,18 +31,18 @@ def open_dataset(name: str, split: str) -> Any:
     if (path / "dataset_dict.json").is_file():
         parts = datasets.load_from_disk(name)
         if split not in parts:
-            raise ValueError(f"{name} has no split {split!r}, but {', '.join(parts)} (split)")
+            raise UserError(f"split must be one of {', '.join(parts)}, got {split!r}")
         return parts[split]
     if (path / "state.json").is_file():
         return datasets.load_from_disk(name)
     try:
         if path.is_file():
             if path.suffix not in READERS:
-                raise ValueError(f"{name}: must be one of {', '.join(READERS)} (dataset)")
+                raise UserError(f"{name}: must be one of {', '.join(READERS)}")
             return datasets.load_dataset(READERS[path.suffix], data_files=str(path), split=split)
         return datasets.load_dataset(name, split=split)
     except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"{name}: cannot be loaded: {error} (dataset, split)") from error
+        raise UserError(f"{name}: cannot be loaded: {error}") from error
 
 
 def samples_of(
@@ -60,7 +61,7 @@ def samples_of(
     datasets = _library()
     for column, key in ((image_column, "image_column"), (caption_column, "caption_column")):
         if column not in dataset.features:
-            raise ValueError(f"no column {column!r}, but {', '.join(dataset.features)} ({key})")
+            raise UserError(f"{key} must be one of {', '.join(dataset.features)}, got {column!r}")
     if isinstance(dataset.features[image_column], datasets.Image):
         dataset = dataset.cast_column(image_column, datasets.Image(decode=False))
     caption = _captions(dataset.features[caption_column], caption_column)
@@ -76,7 +77,7 @@ def _library() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise ValueError("ldm-data hf needs the library datasets: pip install 'ldm[hf]'") from error
+        raise UserError("ldm-data hf needs the library datasets: pip install 'ldm[hf]'") from error
     return datasets
 
 
@@ -84,9 +85,7 @@ def _captions(feature: Any, column: str) -> Callable[[Any], str]:
     """A function from a column's value to a caption."""
     names: Sequence[str] = getattr(feature, "names", None) or ()
     if not names and getattr(feature, "dtype", None) not in ("string", "large_string"):
-        raise ValueError(
-            f"column {column!r} holds neither texts nor class labels: {feature} (caption_column)"
-        )
+        raise UserError(f"column {column!r} holds neither texts nor class labels: {feature}")
 
     def caption(value: Any) -> str:
         if names:
@@ -115,7 +114,7 @@ def _file(value: Any, column: str) -> bytes:
             raise BadSample("no image file") from error
     if isinstance(value, dict) and "bytes" in value:
         raise BadSample("no image")
-    raise ValueError(f"column {column!r} does not hold images: {type(value).__name__} (image_column)")
+    raise UserError(f"column {column!r} does not hold images: {type(value).__name__}")
 
 
 def _sample(data: bytes, caption: str) -> Sample:

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ldm.data.images import CaptionedImages
+from ldm.utils.errors import UserError
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -58,9 +59,9 @@ class ImageFolderData(CaptionedImages):
             try:
                 return text.read_text(encoding="utf-8").strip()
             except UnicodeDecodeError as error:
-                raise ValueError(f"{text}: captions must be UTF-8: {error} (data.root)") from error
+                raise UserError(f"{text}: captions must be UTF-8: {error}") from error
         if path.parent == self.root:
-            raise ValueError(f"{path} has no caption: neither {text.name} nor a class folder (data.root)")
+            raise UserError(f"{path} has no caption: neither {text.name} nor a class folder")
         return f"a photo of a {path.parent.name.replace('_', ' ')}"
 
     def paths(self) -> list[Path]:
@@ -69,11 +70,11 @@ class ImageFolderData(CaptionedImages):
         Raises: FileNotFoundError if there is none.
         """
         if not self.root.is_dir():
-            raise FileNotFoundError(f"no folder at {self.root} (data.root)")
+            raise FileNotFoundError(f"no folder at {self.root}")
         found = sorted(p for p in self.root.rglob("*") if p.suffix.lower() in EXTENSIONS)
         if not found:
             looked = ", ".join(sorted(EXTENSIONS))
-            raise FileNotFoundError(f"no images below {self.root}, looked for {looked} (data.root)")
+            raise FileNotFoundError(f"no images below {self.root}, looked for {looked}")
         return found
 
     def read(self) -> tuple[UInt8[Tensor, "n 3 h w"], Sequence[str]]:
@@ -85,6 +86,6 @@ class ImageFolderData(CaptionedImages):
             try:
                 image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
             except (OSError, SyntaxError) as error:
-                raise ValueError(f"{path}: cannot be read as an image: {error} (data.root)") from error
+                raise UserError(f"{path}: cannot be read as an image: {error}") from error
             pixels.append(np.asarray(ImageOps.fit(image, size, Image.Resampling.BICUBIC)))
         return torch.from_numpy(np.stack(pixels)).movedim(-1, 1), [self.caption(p) for p in paths]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ldm.data.batch import MemoryData, Samples, check_fraction, to_float
 from ldm.diffusion import random
+from ldm.utils.errors import UserError
 
 
 class CaptionedImages(MemoryData):
@@ -39,7 +40,7 @@ class CaptionedImages(MemoryData):
 
     def read(self) -> tuple[UInt8[Tensor, "n 3 h w"], Sequence[str]]:
         """All images and their captions."""
-        raise TypeError(f"{type(self).__name__} does not define read")
+        raise UserError(f"{type(self).__name__} does not define read")
 
     def held(self) -> tuple[Tensor, list[str]]:
         """Images and captions, read at the first use."""
@@ -50,9 +51,9 @@ class CaptionedImages(MemoryData):
             out = random.uniform(self.seed, "validation", keys, 0) < self.validation_fraction
             self._keys, self._validation = keys[~out], keys[out]
             if len(self._keys) == 0:
-                raise ValueError(
+                raise UserError(
                     f"validation_fraction={self.validation_fraction} leaves none of {len(images)} images "
-                    "to train on (data.validation_fraction)"
+                    "to train on"
                 )
         return self._held
 

@@ -88,7 +88,7 @@ class LaionData(ShardData):
             bad_samples=bad_samples,
         )
         if crop not in CROPS:
-            raise ValueError(f"crop must be one of {CROPS}, got {crop!r} (data.crop)")
+            raise ValueError(f"crop must be one of {CROPS}, got {crop!r}")
         self.shards, self.caption, self.fallback = shards, caption, fallback
         self.crop, self.flip, self.max_pixels = crop, check_fraction("flip", flip), max_pixels
 
@@ -99,7 +99,7 @@ class LaionData(ShardData):
         """
         paths = expand(self.shards)
         if not paths:
-            raise FileNotFoundError(f"no tar shards at {self.shards} (data.shards)")
+            raise FileNotFoundError(f"no tar shards at {self.shards}")
         return paths
 
     def made_reader(self, files: ShardFiles) -> SampleReader:

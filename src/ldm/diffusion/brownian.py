@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ldm.utils.errors import UserError
+
 DEPTH = 17
 NOISES = ("independent", "brownian")
 
@@ -66,7 +68,7 @@ def deviation(low: float, high: float) -> float:
         ValueError: if they are the same.
     """
     if not low < high:
-        raise ValueError(f"a transition must lead down in time, got {high} to {low} of the way (noise)")
+        raise UserError(f"a transition must lead down in time, got {high} to {low} of the way")
     cells, first, last = 2**DEPTH, int(low * 2**DEPTH), int(high * 2**DEPTH)
     if first == last:
         return float((high - low) * cells**0.5)
@@ -88,7 +90,7 @@ def step_noise(
         ValueError: for another kind.
     """
     if kind not in NOISES:
-        raise ValueError(f"noise must be one of {NOISES}, got {kind!r} (noise)")
+        raise UserError(f"noise must be one of {NOISES}, got {kind!r}")
     if kind == "brownian":
         return BrownianPath(normal, num_train_timesteps)
     return lambda n, t, s: normal(n)

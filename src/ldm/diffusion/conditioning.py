@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ldm.utils.errors import UserError
+
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
@@ -41,7 +43,7 @@ class Conditioning:
         joined: dict[str, Tensor] = {}
         for (name, mine), (_, theirs) in zip(self._items(), other._items(), strict=True):
             if (mine is None) != (theirs is None):
-                raise ValueError(f"{name} is set in one conditioning and missing in the other: both need it")
+                raise UserError(f"{name} is set in one conditioning and missing in the other: both need it")
             if mine is not None and theirs is not None:
                 joined[name] = torch.cat([mine, theirs])
         return Conditioning(**joined)

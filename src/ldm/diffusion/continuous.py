@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.diffusion.schedule import NoiseSchedule
+from ldm.utils.errors import UserError
 
 
 def _inside(t: Tensor, num_train_timesteps: int) -> Tensor:
@@ -35,7 +36,7 @@ class FlowMatching(NoiseSchedule):
     def __post_init__(self) -> None:
         _check_length(self.num_train_timesteps)
         if not (math.isfinite(self.shift) and self.shift > 0):
-            raise ValueError(f"shift must be positive, got {self.shift} (schedule.shift)")
+            raise ValueError(f"shift must be positive, got {self.shift}")
 
     def log_snr(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """2 log((1 - u) / (shift u))."""
@@ -75,12 +76,9 @@ class VarianceExploding(NoiseSchedule):
     def __post_init__(self) -> None:
         _check_length(self.num_train_timesteps)
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise ValueError(
-                f"need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max} "
-                "(schedule.sigma_min, schedule.sigma_max)"
-            )
+            raise ValueError(f"need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
         if not self.rho > 0:
-            raise ValueError(f"rho must be positive, got {self.rho} (schedule.rho)")
+            raise ValueError(f"rho must be positive, got {self.rho}")
 
     @property
     def _ends(self) -> tuple[float, float]:
@@ -109,7 +107,4 @@ class VarianceExploding(NoiseSchedule):
 
 def _check_length(num_train_timesteps: int) -> None:
     if num_train_timesteps < 3:
-        raise ValueError(
-            f"a schedule needs at least 3 noise levels, got {num_train_timesteps} "
-            "(schedule.num_train_timesteps)"
-        )
+        raise UserError(f"a schedule needs at least 3 noise levels, got {num_train_timesteps}")

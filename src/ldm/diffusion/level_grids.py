@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ldm.diffusion.schedule import NoiseSchedule
 from ldm.diffusion.timesteps import check_num_steps, closed
+from ldm.utils.errors import UserError
 
 
 def karras(
@@ -31,7 +32,7 @@ def karras(
         ValueError: if rho is not positive or N out of range.
     """
     if not rho > 0:
-        raise ValueError(f"rho must be positive, got {rho} (timesteps.rho)")
+        raise UserError(f"rho must be positive, got {rho}")
     check_num_steps(num_train_timesteps, num_steps)
     high, low = _ends(schedule, num_train_timesteps, 0.0)
     share = torch.linspace(0, 1, max(num_steps, 2), dtype=torch.float64, device="cpu")[:num_steps]
@@ -78,7 +79,7 @@ def log_snr(
         ValueError: if N or final is out of range.
     """
     if not final > -1:
-        raise ValueError(f"final must be above -1, got {final} (timesteps.final)")
+        raise UserError(f"final must be above -1, got {final}")
     check_num_steps(num_train_timesteps, num_steps)
     high, low = _ends(schedule, num_train_timesteps, final)
     share = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64, device="cpu")[:-1]
@@ -136,12 +137,11 @@ def explicit(
         ValueError: if not exactly one list of N numbers is given.
     """
     if (times is None) == (sigmas is None):
-        raise ValueError("give either times or sigmas, a list (timesteps.times, timesteps.sigmas)")
+        raise UserError("give either times or sigmas, a list")
     given = torch.tensor(times or sigmas, dtype=torch.float64, device="cpu")
     if len(given) != num_steps:
-        raise ValueError(
-            f"the list has {len(given)} entries for {num_steps} steps: num_inference_steps={len(given)} "
-            "(timesteps, num_inference_steps)"
+        raise UserError(
+            f"the list has {len(given)} entries for {num_steps} steps: num_inference_steps={len(given)}"
         )
     found = given if sigmas is None else schedule.time(-2 * given.log())
     return closed(found, final, num_train_timesteps)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ldm.diffusion.prediction import Denoise, Denoised, Prediction
 from ldm.diffusion.schedule import NoiseSchedule
 from ldm.diffusion.weighting import Weighting
+from ldm.utils.errors import UserError
 
 Net = Callable[[Tensor, Tensor], Tensor]
 """Maps noisy data x_t (b, ...) and times t (b,) to the prediction (b, ...)."""
@@ -33,7 +34,7 @@ class Diffusion:
         if self.prediction.needs_signal and self.schedule.zero_terminal_snr:
             raise ValueError(
                 f"prediction={self.prediction.name} leaves x0 undetermined where the SNR is 0, where this "
-                "schedule ends: take prediction=v or x0, or another schedule (prediction, schedule)"
+                "schedule ends: take prediction=v or x0, or another schedule"
             )
 
     def add_noise(
@@ -60,8 +61,9 @@ class Diffusion:
         alpha, sigma = self.schedule(t, x0.ndim)
         out = net(self._input(alpha * x0 + sigma * noise, t), t)
         if out.shape != x0.shape:
-            raise ValueError(
-                f"the net must return shape {tuple(x0.shape)}, got {tuple(out.shape)} (backbone.out_channels)"
+            raise UserError(
+                f"the backbone must return shape {tuple(x0.shape)}, got {tuple(out.shape)}: see "
+                "its out_channels"
             )
         target = self.prediction.target(x0, noise, alpha, sigma)
         error = (out.float() - target.float()).square().flatten(1).mean(1)  # (b,)
@@ -81,9 +83,9 @@ class Diffusion:
             if out.shape == x_t.shape:
                 return self.prediction.split(out, x_t, alpha, sigma)
             if out.shape != (len(x_t), 2 * x_t.shape[1], *x_t.shape[2:]):
-                raise ValueError(
-                    f"the net must return shape {tuple(x_t.shape)}, or twice the channels if it learned the "
-                    f"variance, got {tuple(out.shape)} (backbone.out_channels)"
+                raise UserError(
+                    f"the backbone must return shape {tuple(x_t.shape)}, or twice the channels if it learned "
+                    f"the variance, got {tuple(out.shape)}: see its out_channels"
                 )
             out, variance = out.chunk(2, dim=1)
             return self.prediction.split(out, x_t, alpha, sigma)._replace(variance=variance)

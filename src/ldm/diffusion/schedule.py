@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ldm.utils.errors import UserError
+
 
 @lru_cache(maxsize=32)
 def _log_snr_table(alphas_cumprod: tuple[float, ...], device: torch.device) -> Tensor:
@@ -91,13 +93,9 @@ class Tabulated(NoiseSchedule):
     def __post_init__(self) -> None:
         a = self.alphas_cumprod
         if len(a) < 3:
-            raise ValueError(
-                f"a schedule needs at least 3 noise levels, got {len(a)} (schedule.num_train_timesteps)"
-            )
+            raise ValueError(f"a schedule needs at least 3 noise levels, got {len(a)}")
         if not (a[0] < 1.0 and a[-1] >= 0.0 and all(x > y for x, y in pairwise(a))):
-            raise ValueError(
-                f"alphas_cumprod must decrease strictly within [0, 1), got {a[0]} ... {a[-1]} (schedule)"
-            )
+            raise ValueError(f"alphas_cumprod must decrease strictly within [0, 1), got {a[0]} ... {a[-1]}")
 
     @property
     def num_train_timesteps(self) -> int:
@@ -153,10 +151,7 @@ def _from_betas(betas: Tensor) -> Tabulated:
 
 def _check_betas(beta_start: float, beta_end: float) -> None:
     if not 0.0 < beta_start <= beta_end < 1.0:
-        raise ValueError(
-            f"need 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end} "
-            "(schedule.beta_start, schedule.beta_end)"
-        )
+        raise UserError(f"need 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
 
 
 def linear(*, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tabulated:
@@ -182,7 +177,7 @@ def sigmoid(
     """beta_t between its ends along sigmoid(z), z from -width to width (Xu et al. 2022, arXiv:2203.02923)."""
     _check_betas(beta_start, beta_end)
     if not width > 0:
-        raise ValueError(f"width must be positive, got {width} (schedule.width)")
+        raise UserError(f"width must be positive, got {width}")
     z = torch.linspace(-width, width, num_train_timesteps, dtype=torch.float64, device="cpu")
     return _from_betas(beta_start + (beta_end - beta_start) * z.sigmoid())
 
@@ -190,7 +185,7 @@ def sigmoid(
 def cosine(*, num_train_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Tabulated:
     """Squared cosine alpha-bar (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 17), betas <= max_beta."""
     if not 0.0 < max_beta < 1.0:
-        raise ValueError(f"max_beta must be in (0, 1), got {max_beta} (schedule.max_beta)")
+        raise UserError(f"max_beta must be in (0, 1), got {max_beta}")
     u = torch.arange(num_train_timesteps + 1, dtype=torch.float64, device="cpu") / num_train_timesteps
     f = torch.cos((u + offset) / (1 + offset) * math.pi / 2).square()
     return _from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta))

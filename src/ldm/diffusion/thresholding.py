@@ -31,7 +31,7 @@ class Clip:
 
     def __post_init__(self) -> None:
         if not self.bound > 0:
-            raise ValueError(f"bound must be positive, got {self.bound} (thresholding.bound)")
+            raise ValueError(f"bound must be positive, got {self.bound}")
 
     def __call__(self, x0: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
         """Clips."""
@@ -54,11 +54,9 @@ class Dynamic:
 
     def __post_init__(self) -> None:
         if not 0 < self.quantile <= 1:
-            raise ValueError(f"quantile must be in (0, 1], got {self.quantile} (thresholding.quantile)")
+            raise ValueError(f"quantile must be in (0, 1], got {self.quantile}")
         if not self.max_threshold >= 1:
-            raise ValueError(
-                f"max_threshold must be at least 1, got {self.max_threshold} (thresholding.max_threshold)"
-            )
+            raise ValueError(f"max_threshold must be at least 1, got {self.max_threshold}")
 
     def __call__(self, x0: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
         """Clips and rescales each sample."""

@@ -48,7 +48,7 @@ class LogitNormalTimes:
 
     def __post_init__(self) -> None:
         if not self.std > 0:
-            raise ValueError(f"std must be positive, got {self.std} (time_sampling.std)")
+            raise ValueError(f"std must be positive, got {self.std}")
 
     def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
         """Quantiles of the logit-normal distribution."""
@@ -68,7 +68,7 @@ class ShiftedTimes:
 
     def __post_init__(self) -> None:
         if not self.shift > 0:
-            raise ValueError(f"shift must be positive, got {self.shift} (time_sampling.shift)")
+            raise ValueError(f"shift must be positive, got {self.shift}")
 
     def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
         """Shifted uniform times."""
@@ -104,7 +104,7 @@ class LogNormalTimes:
 
     def __post_init__(self) -> None:
         if not self.std > 0:
-            raise ValueError(f"std must be positive, got {self.std} (time_sampling.std)")
+            raise ValueError(f"std must be positive, got {self.std}")
 
     def __call__(self, u: Float[Tensor, " b"], schedule: NoiseSchedule) -> Float[Tensor, " b"]:
         """The times of the quantiles, clamped to [0, T-1]."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ldm.diffusion.quadrature import beta_quantiles
 from ldm.diffusion.schedule import NoiseSchedule
+from ldm.utils.errors import UserError
 
 Grid = Callable[..., Tensor]
 """(num_train_timesteps, num_steps) -> num_steps + 1 times; may have a parameter `schedule` besides."""
@@ -83,7 +84,7 @@ def beta(
         ValueError: if N, a or b is out of range.
     """
     if not (0 < a < 10 and 0 < b < 10):
-        raise ValueError(f"a and b must be in (0, 10), got {a} and {b} (timesteps.a, timesteps.b)")
+        raise UserError(f"a and b must be in (0, 10), got {a} and {b}")
     check_num_steps(num_train_timesteps, num_steps)
     share = 1 - torch.arange(num_steps, dtype=torch.float64, device="cpu") / num_steps
     return closed(beta_quantiles(share, a, b) * (num_train_timesteps - 1), final, num_train_timesteps)
@@ -97,16 +98,13 @@ def check_grid(timesteps: Tensor, num_train_timesteps: int) -> None:
     """
     times = timesteps.tolist()
     if timesteps.ndim != 1 or len(times) < 2:
-        raise ValueError(
-            f"timesteps must be a list of two times or more, got shape {tuple(timesteps.shape)} (timesteps)"
-        )
+        raise UserError(f"timesteps must be a list of two times or more, got shape {tuple(timesteps.shape)}")
     for a, b in pairwise(times):
         if not a > b:
-            raise ValueError(f"timesteps must decrease strictly, got {a} followed by {b} (timesteps)")
+            raise UserError(f"timesteps must decrease strictly, got {a} followed by {b}")
     if not (times[0] <= num_train_timesteps - 1 and times[-1] >= -1):
-        raise ValueError(
-            f"timesteps must lie in [-1, {num_train_timesteps - 1}], got {times[0]} ... {times[-1]} "
-            "(timesteps, num_inference_steps)"
+        raise UserError(
+            f"timesteps must lie in [-1, {num_train_timesteps - 1}], got {times[0]} ... {times[-1]}"
         )
 
 
@@ -125,18 +123,14 @@ def times_of(grid: Grid, schedule: NoiseSchedule, num_steps: int) -> Float64[Ten
     times: Tensor = grid(schedule.num_train_timesteps, num_steps, **levels)
     check_grid(times, schedule.num_train_timesteps)
     if len(times) != num_steps + 1:
-        raise ValueError(
-            f"a grid of {num_steps} steps has {num_steps + 1} times, got {len(times)} (timesteps)"
-        )
+        raise UserError(f"a grid of {num_steps} steps has {num_steps + 1} times, got {len(times)}")
     return times
 
 
 def check_num_steps(num_train_timesteps: int, num_steps: int) -> None:
     """Raises ValueError unless the number of steps is in 1..T."""
     if not 1 <= num_steps <= num_train_timesteps:
-        raise ValueError(
-            f"the steps must number 1 to {num_train_timesteps}, got {num_steps} (num_inference_steps)"
-        )
+        raise UserError(f"num_inference_steps must be 1 to {num_train_timesteps}, got {num_steps}")
 
 
 def closed(times: Tensor, final: float, num_train_timesteps: int) -> Float64[Tensor, " n"]:

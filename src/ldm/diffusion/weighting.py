@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.diffusion.prediction import Prediction
+from ldm.utils.errors import UserError
 
 
 @runtime_checkable
@@ -91,7 +92,7 @@ class Sigmoid:
 
     def __post_init__(self) -> None:
         if not abs(self.bias) < 50:
-            raise ValueError(f"bias must be a log-SNR in (-50, 50), got {self.bias} (weighting.bias)")
+            raise ValueError(f"bias must be a log-SNR in (-50, 50), got {self.bias}")
 
     def __call__(
         self, alpha: Float[Tensor, "*b"], sigma: Float[Tensor, "*b"], prediction: Prediction
@@ -161,4 +162,4 @@ class EDM:
 
 def _check_positive(name: str, value: float) -> None:
     if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value} (weighting.{name})")
+        raise UserError(f"{name} must be positive, got {value}")

@@ -17,6 +17,7 @@ from torch import Tensor
 from ldm.diffusion.prediction import Denoise, Denoised, noise_in
 from ldm.diffusion.sampling import Scheduler, sample
 from ldm.diffusion.schedule import NoiseSchedule
+from ldm.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +166,7 @@ def sampled_moments(
 
     def noise(n: int, t: Tensor, s: Tensor) -> Tensor:
         if n >= room:
-            raise ValueError(f"the solver draws more than {room} times (draws)")
+            raise UserError(f"the solver draws more than {room} times")
         return torch.zeros_like(x).index_fill(0, torch.tensor(n + 2), 1.0)
 
     end = sample(counted, schedule, solver, x, grid, noise)
@@ -189,7 +190,7 @@ def flow_error(
 
 
 def _no_noise(n: int, t: Tensor, s: Tensor) -> Tensor:
-    raise ValueError("a deterministic solver draws no noise")
+    raise UserError("a deterministic solver draws no noise")
 
 
 Error = Callable[[int], float]

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
+from ldm.utils.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
@@ -43,9 +45,9 @@ def retrieval(
     Raises: ValueError if samples and references differ in size.
     """
     if images.shape[1:] != references.shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"images must be as large as the references, {tuple(references.shape[1:])}, "
-            f"got {tuple(images.shape[1:])} (data.image_size)"
+            f"got {tuple(images.shape[1:])}"
         )
     flat = references.flatten(1).float()
     nearest, rank = [], []

@@ -11,6 +11,7 @@ from ldm.diffusion.conditioning import Conditioning
 from ldm.generation.job import Job
 from ldm.guidance import Branch, Branches
 from ldm.guidance.base import Backbone
+from ldm.utils.errors import UserError
 
 
 class Denoiser(NamedTuple):
@@ -32,7 +33,7 @@ def encode(text_encoder: Any, captions: list[str], clip_skip: int = 0) -> Condit
     """
     if clip_skip and "clip_skip" not in text_encoder.supports:
         name = type(text_encoder).__name__
-        raise ValueError(f"clip_skip must be 0 for {name}, which does not support it, got {clip_skip}")
+        raise UserError(f"clip_skip must be 0 for {name}, which does not support it, got {clip_skip}")
     skipped = {"clip_skip": clip_skip} if clip_skip else {}
     cond: Conditioning = text_encoder.encode(captions, **skipped)
     return cond

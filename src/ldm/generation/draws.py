@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ldm.diffusion import random
+from ldm.utils.errors import UserError
 
 
 class Draws:
@@ -29,11 +30,11 @@ class Draws:
         numbers: Sequence[int] | None = None,
     ) -> None:
         if not isinstance(seed, int) and len(seed) != count:
-            raise ValueError(f"seed must be one number or {count}, one for each image, got {len(seed)}")
+            raise UserError(f"seed must be one number or {count}, one for each image, got {len(seed)}")
         if numbers is None:
             numbers = range(count) if isinstance(seed, int) else [0] * count
         if len(numbers) != count:
-            raise ValueError(f"numbers must be {count}, one for each image, got {len(numbers)}")
+            raise UserError(f"numbers must be {count}, one for each image, got {len(numbers)}")
         self.seed, self.device = seed, device
         self.numbers = torch.tensor(list(numbers), dtype=torch.int64, device=device)
 

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from ldm.utils.errors import UserError
+
 log = logging.getLogger(__name__)
 
 
@@ -18,7 +20,7 @@ def as_prompts(value: str | Sequence[str], name: str) -> list[str]:
     """
     prompts = [value] if isinstance(value, str) else list(value)
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f"{name} must be a text or a list of at least one text, got {value!r}")
+        raise UserError(f"{name} must be a text or a list of at least one text, got {value!r}")
     return prompts
 
 
@@ -36,7 +38,7 @@ def as_negatives(value: str | Sequence[str] | None, prompts: list[str], repeats:
         return [value or ""] * len(prompts)
     negatives = [p for p in as_prompts(value, "negative_prompt") for _ in range(repeats)]
     if len(negatives) != len(prompts):
-        raise ValueError(
+        raise UserError(
             f"negative_prompt must be one text or {len(prompts) // repeats}, one for each prompt, "
             f"got {len(value)}"
         )

@@ -22,6 +22,7 @@ from ldm.generation.prompts import as_negatives, as_prompts
 from ldm.generation.settings import Settings, steps_to_run, with_eta
 from ldm.generation.workers import OneProcess, Workers
 from ldm.guidance import CFG, Guidance
+from ldm.utils.errors import UserError
 from ldm.utils.image_io import to_uint8
 
 log = logging.getLogger(__name__)
@@ -70,10 +71,10 @@ class Sampler:
             if size is None:
                 continue
             if fixed is not None and size != fixed * factor:
-                raise ValueError(f"{name} must be {fixed * factor} for this model, got {size}")
+                raise UserError(f"{name} must be {fixed * factor} for this model, got {size}")
             if size <= 0 or size % factor:
                 nearest = max(round(size / factor), 1) * factor
-                raise ValueError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")
+                raise UserError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")
         return autoencoder.latent_channels, (height or default) // factor, (width or default) // factor
 
     def prepare(
@@ -121,7 +122,7 @@ class Sampler:
         own = self.defaults["guidance_scale"]
         scale = float(own if given.guidance_scale is None else given.guidance_scale)
         if scale != 1.0 and rule.needs_uncond and self.caption_dropout == 0:
-            raise ValueError(
+            raise UserError(
                 f"guidance_scale must be 1 for a model trained without caption dropout, got {scale}"
             )
         return scale

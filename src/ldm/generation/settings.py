@@ -13,6 +13,7 @@ from ldm.diffusion.thresholding import Thresholding
 from ldm.diffusion.timesteps import Grid
 from ldm.guidance.base import Guidance
 from ldm.schedulers.base import Scheduler
+from ldm.utils.errors import UserError
 
 OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
 OUTPUTS = ("pil", "tensor", "latent")
@@ -93,12 +94,12 @@ class Settings:
         """Checks the ranges."""
         for name in ("num_images_per_prompt", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.output not in OUTPUTS:
-            raise ValueError(f"output must be one of {OUTPUTS}, got {self.output!r}")
+            raise UserError(f"output must be one of {OUTPUTS}, got {self.output!r}")
         scale = self.guidance_scale
         if scale is not None and not (math.isfinite(scale) and scale >= 0.0):
-            raise ValueError(f"guidance_scale must be a number >= 0, got {scale}")
+            raise UserError(f"guidance_scale must be a number >= 0, got {scale}")
 
 
 def settings(options: Mapping[str, Any]) -> Settings:
@@ -111,7 +112,7 @@ def settings(options: Mapping[str, Any]) -> Settings:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed besides: {', '.join(names)}"
-            raise TypeError(f"unknown argument {name!r}{hint}")
+            raise UserError(f"unknown argument {name!r}{hint}")
     return Settings(**options)
 
 
@@ -125,10 +126,10 @@ def steps_to_run(strength: float, num_steps: int) -> int:
     Raises: ValueError if strength is out of range or too small for a single step.
     """
     if not (math.isfinite(strength) and 0.0 < strength <= 1.0):
-        raise ValueError(f"strength must be in (0, 1], got {strength}")
+        raise UserError(f"strength must be in (0, 1], got {strength}")
     steps = math.floor(Fraction(str(strength)) * num_steps)
     if steps == 0:
-        raise ValueError(
+        raise UserError(
             f"strength must be at least 1/{num_steps} with {num_steps} steps, got {strength}: no step is left"
         )
     return steps
@@ -142,5 +143,5 @@ def with_eta(scheduler: Any, eta: float | None) -> Any:
     if eta is None:
         return scheduler
     if not hasattr(scheduler, "eta"):
-        raise ValueError(f"eta cannot be set for {type(scheduler).__name__}, which has none; got {eta}")
+        raise UserError(f"eta cannot be set for {type(scheduler).__name__}, which has none; got {eta}")
     return dataclasses.replace(scheduler, eta=eta)

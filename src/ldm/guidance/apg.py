@@ -28,11 +28,9 @@ class APG:
 
     def __post_init__(self) -> None:
         if not -1.0 < self.momentum < 1.0:
-            raise ValueError(f"momentum must be in (-1, 1), got {self.momentum} (guidance.momentum)")
+            raise ValueError(f"momentum must be in (-1, 1), got {self.momentum}")
         if self.norm_threshold is not None and not self.norm_threshold > 0:
-            raise ValueError(
-                f"norm_threshold must be positive, got {self.norm_threshold} (guidance.norm_threshold)"
-            )
+            raise ValueError(f"norm_threshold must be positive, got {self.norm_threshold}")
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net; it holds the running sum of one sampling run."""

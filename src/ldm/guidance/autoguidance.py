@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ldm.diffusion.process import Diffusion, Net
 from ldm.guidance.base import Branches, alone, combined
+from ldm.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,7 @@ class Autoguidance:
         if scale == 1.0:
             return alone(branches.cond)
         if branches.weak is None:
-            raise ValueError(
-                "guidance=autoguidance needs a weaker net, such as an early checkpoint (weak_checkpoint)"
-            )
+            raise UserError("autoguidance needs a weak checkpoint, such as an early one of the same run")
 
         def guided(x_t: Tensor, t: Tensor, cond: Tensor, weak: Tensor) -> Tensor:
             return weak + scale * (cond - weak)

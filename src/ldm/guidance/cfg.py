@@ -10,6 +10,7 @@ from torch import Tensor
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.process import Diffusion, Net
 from ldm.guidance.base import Branches, alone, combined
+from ldm.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ def drop_captions(captions: list[str], probability: float, u: Float[Tensor, " b"
         ValueError: if the probability is not in [0, 1].
     """
     if not 0.0 <= probability <= 1.0:
-        raise ValueError(f"caption_dropout must be in [0, 1], got {probability} (task.caption_dropout)")
+        raise UserError(f"caption_dropout must be in [0, 1], got {probability}")
     if probability == 0.0:  # the numbers are not looked at, nor waited for on a GPU
         return list(captions)
     return ["" if x < probability else c for c, x in zip(captions, u.tolist(), strict=True)]

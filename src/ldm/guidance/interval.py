@@ -28,9 +28,7 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.low < (torch.inf if self.high is None else self.high):
-            raise ValueError(
-                f"need 0 <= low < high, got {self.low} and {self.high} (guidance.low, guidance.high)"
-            )
+            raise ValueError(f"need 0 <= low < high, got {self.low} and {self.high}")
 
     @property
     def needs_uncond(self) -> bool:

@@ -26,7 +26,7 @@ class PAG:
 
     def __post_init__(self) -> None:
         if not self.scale >= 0:
-            raise ValueError(f"scale must be at least 0, got {self.scale} (guidance.scale)")
+            raise ValueError(f"scale must be at least 0, got {self.scale}")
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net: one call on a batch of two or three parts."""

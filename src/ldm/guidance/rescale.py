@@ -24,7 +24,7 @@ class CFGRescale:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.phi <= 1.0:
-            raise ValueError(f"phi must be in [0, 1], got {self.phi} (guidance.phi)")
+            raise ValueError(f"phi must be in [0, 1], got {self.phi}")
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net (Eq. 14 to 16)."""

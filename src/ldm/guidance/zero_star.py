@@ -26,7 +26,7 @@ class CFGZeroStar:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.zero_share <= 1.0:
-            raise ValueError(f"zero_share must be in [0, 1], got {self.zero_share} (guidance.zero_share)")
+            raise ValueError(f"zero_share must be in [0, 1], got {self.zero_share}")
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net (Alg. 1)."""

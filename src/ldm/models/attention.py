@@ -44,7 +44,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         if width % num_heads:
-            raise ValueError(f"num_heads must divide the width {width}, got {num_heads} (backbone.num_heads)")
+            raise ValueError(f"num_heads must divide the width {width}, got {num_heads}")
         self.num_heads = num_heads
         self.to_q = nn.Linear(width, width, bias=bias)
         self.to_k = nn.Linear(context_dim or width, width, bias=bias)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.text_encoder import BaseTextEncoder
 from ldm.models.tokenizer import CLIP_VOCABULARY, END_OF_TEXT, tokenize
+from ldm.utils.errors import UserError
 
 
 class ClipTextEncoder(BaseTextEncoder):
@@ -56,11 +57,11 @@ class ClipTextEncoder(BaseTextEncoder):
 
         super().__init__()
         if max_length < 2:
-            raise ValueError(f"max_length must be at least 2, got {max_length} (text_encoder.max_length)")
+            raise ValueError(f"max_length must be at least 2, got {max_length}")
         if vocabulary_size < CLIP_VOCABULARY:
             raise ValueError(
                 f"vocabulary_size must be at least {CLIP_VOCABULARY}, the number of CLIP's tokens, got "
-                f"{vocabulary_size} (text_encoder.vocabulary_size)"
+                f"{vocabulary_size}"
             )
         self.tower = TextTransformer(
             context_length=max_length,
@@ -98,7 +99,7 @@ class ClipTextEncoder(BaseTextEncoder):
         Raises: ValueError if there are not as many layers.
         """
         if not 0 <= clip_skip < self.layers:
-            raise ValueError(f"clip_skip must be in [0, {self.layers - 1}], got {clip_skip} (clip_skip)")
+            raise UserError(f"clip_skip must be in [0, {self.layers - 1}], got {clip_skip}")
         ids, tower = self.tokenize(captions), self.tower
         n = ids.shape[1]
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
@@ -115,23 +116,20 @@ def _check_model(model_name: str | None, pretrained: str, quick_gelu: bool) -> N
 
     model = open_clip.get_model_config(model_name) if model_name in open_clip.list_models() else None
     if model is None or "hf_model_name" in model["text_cfg"]:
-        raise ValueError(
+        raise UserError(
             f"model_name must be an open_clip model with its own text tower, such as 'ViT-L-14' or "
-            f"'ViT-H-14', got {model_name!r} (text_encoder.model_name)"
+            f"'ViT-H-14', got {model_name!r}"
         )
     if Path(pretrained).is_file():
         return
     if not open_clip.is_pretrained_cfg(model_name, pretrained):
         tags = open_clip.list_pretrained_tags_by_model(model_name)
-        raise ValueError(
-            f"pretrained must be one of {tags} or a file, got {pretrained!r} (text_encoder.pretrained)"
-        )
+        raise UserError(f"pretrained must be one of {tags} or a file, got {pretrained!r}")
     weights = open_clip.get_pretrained_cfg(model_name, pretrained)
     wanted = bool(model.get("quick_gelu", False)) or bool(weights.get("quick_gelu", False))
     if wanted != quick_gelu:
-        raise ValueError(
-            f"quick_gelu must be {wanted} for the weights {pretrained!r} of {model_name}, got {quick_gelu} "
-            f"(text_encoder.quick_gelu)"
+        raise UserError(
+            f"quick_gelu must be {wanted} for the weights {pretrained!r} of {model_name}, got {quick_gelu}"
         )
 
 
@@ -149,14 +147,14 @@ def _load_clip(tower: nn.Module, model_name: str | None, pretrained: str, quick_
     except Exception as error:  # whatever the hub's client raises without a network
         raise FileNotFoundError(
             f"the weights {pretrained!r} of {model_name} cannot be had ({type(error).__name__}): run once "
-            f"with a network, give their file, or null for random weights (text_encoder.pretrained)"
+            f"with a network, give their file, or null for random weights"
         ) from error
     state = {key.removeprefix("text."): value for key, value in state.items()}
     for key, value in tower.state_dict().items():
         if key not in state or state[key].shape != value.shape:
             found = tuple(state[key].shape) if key in state else "nothing"
-            raise ValueError(
+            raise UserError(
                 f"{pretrained!r} of {model_name} does not fit this text tower: {key} must be "
-                f"{tuple(value.shape)}, got {found} (text_encoder.pretrained)"
+                f"{tuple(value.shape)}, got {found}"
             )
     tower.load_state_dict({key: state[key].float() for key in tower.state_dict()})

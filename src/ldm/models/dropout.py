@@ -22,7 +22,7 @@ class KeyedDropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         if not 0.0 <= p < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), got {p} (backbone.dropout)")
+            raise ValueError(f"dropout must be in [0, 1), got {p}")
         self.p = p
         self.drawn_by: tuple[int, str, Tensor, Tensor] | None = None  # seed, purpose, key, visit
 

@@ -75,15 +75,14 @@ class LoRA(nn.Module):
     def __init__(self, net: nn.Module, *, rank: int, alpha: int | float, targets: Sequence[str]) -> None:
         super().__init__()
         if rank < 1:
-            raise ValueError(f"rank must be at least 1, got {rank} (adapters.rank)")
+            raise ValueError(f"rank must be at least 1, got {rank}")
         if not alpha > 0:
-            raise ValueError(f"alpha must be above 0, got {alpha} (adapters.alpha)")
+            raise ValueError(f"alpha must be above 0, got {alpha}")
         linear = {name: layer for name, layer in net.named_modules() if isinstance(layer, nn.Linear)}
         for target in targets or [""]:
             if not any(f".{name}".endswith(f".{target}") for name in linear):
                 raise ValueError(
-                    f"targets must be ends of names of linear layers, such as to_q, got {target!r} "
-                    "(adapters.targets)"
+                    f"targets must be ends of names of linear layers, such as to_q, got {target!r}"
                 )
         self.layers = [n for n in linear if any(f".{n}".endswith(f".{target}") for target in targets)]
         for name in self.layers:

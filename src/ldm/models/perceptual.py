@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-KEY = "first_stage.task.perceptual"  # of messages
+from ldm.utils.errors import UserError
+
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pixels in [0, 1]
 
@@ -37,14 +38,12 @@ def _weights(weights: str) -> dict[str, Tensor]:
             place = Path(torch.hub.get_dir()) / "checkpoints" / known.url.rpartition("/")[2]
             raise FileNotFoundError(
                 f"the weights of VGG-16 cannot be had ({error}): put {known.url} at {place}, give its file "
-                f"({KEY}.weights), or do without ({KEY}=null)"
+                f"as weights, or do without the perceptual distance"
             ) from error
     elif Path(weights).is_file():
         state = torch.load(weights, weights_only=True, map_location="cpu")
     else:
-        raise FileNotFoundError(
-            f"weights must be 'imagenet', null or a file, got {weights!r} ({KEY}.weights)"
-        )
+        raise FileNotFoundError(f"weights must be 'imagenet', null or a file, got {weights!r}")
     return {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
 
 
@@ -59,12 +58,12 @@ def _linear(linear: str) -> list[Tensor]:
     if path is None:
         raise FileNotFoundError(
             f"the linear weights of LPIPS are not there: install torchmetrics or lpips, give a file such as "
-            f"their vgg.pth, or null for equal weights, got {linear!r} ({KEY}.linear)"
+            f"their vgg.pth, or null for equal weights, got {linear!r}"
         )
     state = torch.load(path, weights_only=True, map_location="cpu")
     names = [f"lin{i}.model.1.weight" for i in range(len(STAGES))]
     if any(n not in state or state[n].numel() != w[-1] for n, w in zip(names, STAGES, strict=True)):
-        raise ValueError(f"{path} holds no linear weights of LPIPS for VGG-16 ({KEY}.linear)")
+        raise UserError(f"{path} holds no linear weights of LPIPS for VGG-16")
     return [state[name].flatten() for name in names]
 
 
@@ -92,7 +91,7 @@ class PerceptualDistance(nn.Module):
             try:
                 self.features.load_state_dict(_weights(weights))
             except RuntimeError as error:
-                raise ValueError(f"{weights!r} holds no VGG-16 ({KEY}.weights)") from error
+                raise ValueError(f"{weights!r} holds no VGG-16") from error
         channels = [torch.ones(w[-1]) for w in STAGES] if linear is None else _linear(linear)
         for i, weight in enumerate(channels):
             self.register_buffer(f"linear{i}", weight, persistent=False)

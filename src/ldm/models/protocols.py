@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from ldm.utils.errors import UserError
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -161,7 +163,7 @@ def check_protocol(net: Any, protocol: type) -> None:
     missing = missing_members(net, protocol)
     if missing:
         all_members = members(protocol)
-        raise TypeError(
+        raise UserError(
             f"{type(net).__name__} lacks {', '.join(missing)}; {missing[0]}: "
             f"{all_members[missing[0]].rstrip('.')}. A {protocol.__name__} has {', '.join(all_members)} "
             f"(ldm.models.protocols.{protocol.__name__})"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.attention import TransformerBlock
 from ldm.models.tokenizer import CLIP_VOCABULARY, clip_tokenizer, cut_off, tokenize
+from ldm.utils.errors import UserError
 
 
 class BaseTextEncoder(nn.Module):
@@ -111,9 +112,9 @@ class TinyTextEncoder(BaseTextEncoder):
             return
         found = tokenize(["", *set(captions())], self.max_length, pad=0).unique()
         if len(found) > self.vocabulary_size:
-            raise ValueError(
+            raise UserError(
                 f"vocabulary_size must be at least {len(found)} for the tokens of these captions, got "
-                f"{self.vocabulary_size}; null has room for all (text_encoder.vocabulary_size)"
+                f"{self.vocabulary_size}; null has room for all"
             )
         self.vocabulary.fill_(CLIP_VOCABULARY)
         self.vocabulary[: len(found)] = found

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from ldm.models.blocks import Downsample, ResBlock, Upsample
 from ldm.models.vae import AutoencoderKL, Posterior
+from ldm.utils.errors import UserError
 
 HALO = 2  # rows that a residual block sees above and below each of its own, one for each convolution
 
@@ -218,7 +219,7 @@ def run(blocks: Iterable[nn.Module], x: FeatureMap, rows: int) -> FeatureMap:
 def check_rows(rows: int) -> None:
     """Raises ValueError if there are no rows in a band."""
     if rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows} (vae_tile_rows)")
+        raise UserError(f"rows must be at least 1, got {rows}")
 
 
 @torch.no_grad()

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ldm.utils.errors import UserError
+
 CLIP_VOCABULARY = 49_408
 END_OF_TEXT = 49_407
 
@@ -20,11 +22,11 @@ def clip_tokenizer() -> Any:
     Only the file `open_clip/tokenizer.py` is run, not the package's `__init__`: that one imports timm,
     torchvision and transformers (7 s), of which the tokenizer needs nothing.
 
-    Raises: ImportError if open_clip is not installed.
+    Raises: UserError if open_clip is not installed.
     """
     package = importlib.util.find_spec("open_clip")
     if package is None or not package.submodule_search_locations:
-        raise ImportError("open_clip is needed to read captions: pip install open_clip_torch")
+        raise UserError("open_clip is needed to read captions: pip install open_clip_torch")
     file = Path(package.submodule_search_locations[0]) / "tokenizer.py"
     spec = importlib.util.spec_from_file_location("ldm_open_clip_tokenizer", file)
     assert spec is not None

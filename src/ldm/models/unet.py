@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.attention import SelfAttentionBlock, SpatialTransformer
 from ldm.models.blocks import Downsample, ResBlock, Upsample, timestep_embedding, zero_
+from ldm.utils.errors import UserError
 
 ATTENTION_KINDS = ("none", "self", "cross")
 
@@ -36,7 +37,10 @@ class Level(nn.Module):
         h = self.resnets[i](h, embedding)
         if not len(self.attentions):
             if identity is not None:
-                raise ValueError("has no mid attention to perturb (guidance=pag, backbone.mid_attention)")
+                raise UserError(
+                    "PAG perturbs the attention of the middle block, which this net lacks: set mid_attention "
+                    "to true"
+                )
             return h
         return self.attentions[i](h, tokens, identity)
 
@@ -51,18 +55,14 @@ def _heads(
     """Attention heads of each level, after checking what was asked for."""
     levels = len(channels)
     if len(attention) != levels:
-        raise ValueError(
-            f"attention needs {levels} entries, one per level, got {len(attention)} (backbone.attention)"
-        )
+        raise UserError(f"attention needs {levels} entries, one per level, got {len(attention)}")
     if unknown := sorted({*attention, mid_attention} - set(ATTENTION_KINDS)):
-        raise ValueError(f"attention must be of {ATTENTION_KINDS}, got {unknown} (backbone.attention)")
+        raise UserError(f"attention must be of {ATTENTION_KINDS}, got {unknown}")
     if head_dim is not None:
         return [max(c // head_dim, 1) for c in channels]
     heads = [num_heads] * levels if isinstance(num_heads, int) else list(num_heads)
     if len(heads) != levels:
-        raise ValueError(
-            f"num_heads must be one number or {levels}, one per level, got {heads} (backbone.num_heads)"
-        )
+        raise UserError(f"num_heads must be one number or {levels}, one per level, got {heads}")
     return heads
 
 
@@ -239,7 +239,7 @@ class UNet(nn.Module):
         if layout_rank is None:
             return
         if self.pooled_dim is None or position_size is None:
-            raise ValueError(
+            raise UserError(
                 f"layout_rank needs pooled_dim and position_size, got {layout_rank} with {self.pooled_dim} "
                 f"and {position_size}"
             )
@@ -252,18 +252,16 @@ class UNet(nn.Module):
         if self.pooled_dim is None:
             return embedding
         if cond.pooled is None:
-            raise ValueError(
-                f"needs a pooled condition of width {self.pooled_dim}, got none (backbone.pooled_dim)"
-            )
+            raise UserError(f"pooled_dim={self.pooled_dim} needs a pooled condition, got none")
         return embedding + self.pooled_embed(cond.pooled)
 
     def _input(self, x_t: Tensor, cond: Conditioning) -> Tensor:
         """x_t with the further channels that the net takes."""
         x = x_t if cond.concat is None else torch.cat([x_t, cond.concat.to(x_t.dtype)], dim=1)
         if x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"takes {self.in_channels} input channels, got {x_t.shape[1]} of x_t and "
-                f"{x.shape[1] - x_t.shape[1]} of the conditioning (backbone.in_channels)"
+            raise UserError(
+                f"in_channels={self.in_channels} does not fit {x_t.shape[1]} channels of x_t and "
+                f"{x.shape[1] - x_t.shape[1]} of the conditioning"
             )
         return x
 
@@ -282,9 +280,7 @@ class UNet(nn.Module):
         """
         embedding, tokens = self.embed(t, cond), cond.tokens
         if self.context_dim is not None and tokens is None:
-            raise ValueError(
-                f"needs context tokens of width {self.context_dim}, got none (backbone.context_dim)"
-            )
+            raise UserError(f"context_dim={self.context_dim} needs context tokens, got none")
         h = self.conv_in(self._input(x_t, cond))
         if self.has_position:
             h = h + self.position

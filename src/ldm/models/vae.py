@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ldm.models.attention import SelfAttentionBlock
 from ldm.models.blocks import Downsample, ResBlock, Upsample, zero_
+from ldm.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,7 @@ class AutoencoderKL(nn.Module):
         ):
             values = [float(value)] if isinstance(value, int | float) else [float(v) for v in value]
             if len(values) not in (1, self.latent_channels):
-                raise ValueError(
-                    f"{key} needs 1 or {self.latent_channels} values, got {len(values)} (autoencoder.{key})"
-                )
+                raise UserError(f"{key} needs 1 or {self.latent_channels} values, got {len(values)}")
             setattr(self, name, torch.tensor(values, device=device).view(1, -1, 1, 1))
 
     @torch.no_grad()

@@ -29,6 +29,7 @@ from ldm.pipelines.images import to_pil
 from ldm.pipelines.shipped import shipped_model
 from ldm.utils.construct import reconstruct
 from ldm.utils.device import as_dtype, pick_device
+from ldm.utils.errors import UserError
 from ldm.utils.image_io import to_uint8
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Pipeline:
         device, dtype = pick_device(str(device)), as_dtype(dtype)
         loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
         if missing := [name for name in COMPONENTS if name not in loaded.components]:
-            raise ValueError(f"{path} is no complete model: it has no {', '.join(missing)}")
+            raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
         made = cls(**loaded.components, config=loaded.config).to(device, dtype)  # type: ignore[arg-type]
         return made if lora is None else made.load_lora(lora, lora_scale)
 
@@ -179,7 +180,7 @@ class Pipeline:
         """
         found = load_model(path, self.device, self.dtype, ema=ema).components
         if missing := [name for name in ("text_encoder", "backbone") if name not in found]:
-            raise ValueError(f"{path} has no {', '.join(missing)}")
+            raise UserError(f"{path} has no {', '.join(missing)}")
         check_same_latents(path, self.backbone, found["backbone"])
         self.sampler = replace(self.sampler, weak=Denoiser(found["text_encoder"], found["backbone"]))
         return self.to()
@@ -198,7 +199,7 @@ class Pipeline:
         Raises: ValueError for another autoencoder than the convolutional one.
         """
         if "tiling" not in self.autoencoder.supports:
-            raise ValueError(f"vae_tiling is not supported by {type(self.autoencoder).__name__}")
+            raise UserError(f"vae_tiling is not supported by {type(self.autoencoder).__name__}")
         check_rows(rows)
         self.sampler = replace(self.sampler, codec=replace(self.sampler.codec, tile_rows=rows))
         return self

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ldm.utils.errors import UserError
+
 SETTINGS = ("scheduler", "timesteps", "num_inference_steps", "guidance_scale")
 
 
@@ -10,9 +12,9 @@ def check_settings(config: Mapping[str, Any]) -> None:
     """Raises ValueError if the config of a model lacks a setting that sampling needs."""
     for key in ("diffusion", "sampling", "image_size"):
         if key not in config:
-            raise ValueError(f"the config of the model lacks {key!r}")
+            raise UserError(f"the config of the model lacks {key!r}")
     if missing := [name for name in SETTINGS if name not in config["sampling"]]:
-        raise ValueError(f"the config of the model lacks {', '.join(missing)} in 'sampling'")
+        raise UserError(f"the config of the model lacks {', '.join(missing)} in 'sampling'")
 
 
 def check_input_channels(autoencoder: Any, backbone: Any, extra: int) -> None:
@@ -23,7 +25,7 @@ def check_input_channels(autoencoder: Any, backbone: Any, extra: int) -> None:
     latent, found = autoencoder.latent_channels, backbone.in_channels
     if found != latent + extra:
         kind = "not supported" if extra else "an inpainting model: use InpaintPipeline (mode=inpaint)"
-        raise ValueError(f"a net with {found} input channels for latents of {latent} is {kind}")
+        raise UserError(f"a net with {found} input channels for latents of {latent} is {kind}")
 
 
 def check_same_latents(path: Any, own: Any, other: Any) -> None:
@@ -39,4 +41,4 @@ def check_same_latents(path: Any, own: Any, other: Any) -> None:
     for name in ("in_channels", "position_size"):
         mine, theirs = (getattr(net, name) for net in (own, other))
         if mine != theirs:
-            raise ValueError(f"{path} is not for the same latents: {name} {theirs}, not {mine}")
+            raise UserError(f"{path} is not for the same latents: {name} {theirs}, not {mine}")

@@ -12,6 +12,7 @@ from torch import Tensor
 from ldm.generation import Sampler
 from ldm.generation.job import Job
 from ldm.models.vae import Posterior
+from ldm.utils.errors import UserError
 
 Images = Image.Image | Tensor | Sequence[Image.Image]
 
@@ -31,7 +32,7 @@ class Encoded:
     def __init__(self, sampler: Sampler, images: Tensor, job: Job, purpose: str) -> None:
         each = job.given.num_images_per_prompt
         if len(images) not in (1, len(job.prompts) // each):
-            raise ValueError(
+            raise UserError(
                 f"image must be one or {len(job.prompts) // each}, one for each prompt, got {len(images)}"
             )
         self.sampler, self.job, self.purpose = sampler, job, purpose
@@ -66,16 +67,16 @@ def as_tensor(value: Any, name: str, device: torch.device, mode: str = "RGB") ->
     """
     if isinstance(value, Tensor):
         if value.ndim != 4 or not value.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"{name} must be a floating-point tensor (n, c, h, w) in [-1, 1], got {value.dtype} "
                 f"{tuple(value.shape)}"
             )
         return value.to(device, torch.float32)
     images = [value] if isinstance(value, Image.Image) else list(value)
     if not images or not all(isinstance(image, Image.Image) for image in images):
-        raise TypeError(f"{name} must be a PIL image, a list of them or a tensor, got {value!r}")
+        raise UserError(f"{name} must be a PIL image, a list of them or a tensor, got {value!r}")
     if len({image.size for image in images}) > 1:
-        raise ValueError(f"{name} must be of one size, got {[image.size for image in images]}")
+        raise UserError(f"{name} must be of one size, got {[image.size for image in images]}")
     pixels = np.stack([np.asarray(image.convert(mode), dtype=np.uint8) for image in images])
     tensor = torch.from_numpy(pixels).to(device)
     tensor = tensor[:, None] if mode == "L" else tensor.permute(0, 3, 1, 2)
@@ -89,12 +90,12 @@ def as_masks(mask: Images, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n
     """
     masks = (as_tensor(mask, "mask", images.device, "L")[:, :1] >= 0.0).float()
     if masks.shape[2:] != images.shape[2:]:
-        raise ValueError(
+        raise UserError(
             f"mask must be of the image's size, {images.shape[3]} x {images.shape[2]}, got "
             f"{masks.shape[3]} x {masks.shape[2]}"
         )
     if len(masks) not in (1, len(images)):
-        raise ValueError(f"mask must be one or {len(images)}, one for each image, got {len(masks)}")
+        raise UserError(f"mask must be one or {len(images)}, one for each image, got {len(masks)}")
     return masks.expand(len(images), -1, -1, -1)
 
 

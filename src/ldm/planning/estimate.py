@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ldm.planning.simulate import SimulatedStep
+from ldm.utils.errors import UserError
 from ldm.utils.size import GIB
 
 MOST = 4096  # images at once that are thought of
@@ -38,14 +39,12 @@ class Cluster:
         """Checks the ranges."""
         for name, least in (("devices", 1), ("nodes", 1), ("reserved_gib", 0), ("price", 0)):
             if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}, got {getattr(self, name)} (cluster.{name})"
-                )
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("memory_gib", "peak_tflops"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)} (cluster.{name})")
+                raise UserError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0.0 < self.mfu <= 1.0:
-            raise ValueError(f"mfu must be in (0, 1], got {self.mfu} (cluster.mfu)")
+            raise UserError(f"mfu must be in (0, 1], got {self.mfu}")
 
     @property
     def world(self) -> int:
@@ -58,9 +57,9 @@ class Cluster:
         Raises: ValueError if they cannot be spread evenly.
         """
         if batch_size % self.world:
-            raise ValueError(
+            raise UserError(
                 f"batch_size must be a multiple of {self.nodes} nodes x {self.devices} devices (cluster), "
-                f"got {batch_size} (data.batch_size, first_stage.data.batch_size)"
+                f"got {batch_size}"
             )
         return batch_size // self.world
 

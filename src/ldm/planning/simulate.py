@@ -27,6 +27,7 @@ from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.distributed.strategy import blocks
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.optim import parameters_of
+from ldm.utils.errors import UserError
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 BATCHES = (2, 3)  # memory is linear in the batch, op by op, so two sizes say it for all; 1 has other strides
@@ -56,9 +57,8 @@ class Setting:
     def __post_init__(self) -> None:
         """Checks the precision."""
         if self.precision not in AUTOCAST:
-            raise ValueError(
-                f"precision must be one of {list(AUTOCAST)} to be planned, got {self.precision!r} "
-                "(trainer.precision)"
+            raise UserError(
+                f"precision must be one of {list(AUTOCAST)} to be planned, got {self.precision!r}"
             )
 
 

@@ -31,9 +31,9 @@ class Adams:
 
     def __post_init__(self) -> None:
         if self.variable not in ("sigma", "log_sigma"):
-            raise ValueError(f"variable must be sigma or log_sigma, got {self.variable} (scheduler.variable)")
+            raise ValueError(f"variable must be sigma or log_sigma, got {self.variable}")
         if self.order not in (1, 2, 3, 4):
-            raise ValueError(f"order must be 1 to 4, got {self.order} (scheduler.order)")
+            raise ValueError(f"order must be 1 to 4, got {self.order}")
 
     def step(
         self,

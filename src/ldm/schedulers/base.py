@@ -6,6 +6,7 @@ from torch import Tensor
 from ldm.diffusion.prediction import Denoise
 from ldm.diffusion.sampling import Noise, Scheduler
 from ldm.diffusion.schedule import NoiseSchedule
+from ldm.utils.errors import UserError
 
 __all__ = [
     "Denoise",
@@ -30,7 +31,7 @@ def check_share(name: str, value: float, high: float = 1.0) -> None:
         ValueError: unless it is in [0, high].
     """
     if not 0.0 <= value <= high:
-        raise ValueError(f"{name} must be in [0, {high:g}], got {value} (scheduler.{name})")
+        raise UserError(f"{name} must be in [0, {high:g}], got {value}")
 
 
 def _dtype(x: Tensor) -> torch.dtype:

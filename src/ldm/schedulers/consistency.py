@@ -28,7 +28,7 @@ class LCM:
     def __post_init__(self) -> None:
         for name in ("sigma_data", "time_scale"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)} (scheduler.{name})")
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
     def step(
         self,

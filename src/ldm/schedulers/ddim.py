@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.schedulers.base import Denoise, Noise, NoiseSchedule, check_share, levels, snr_ratio
+from ldm.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def ddim_invert(
         ValueError: if iterations is below 1.
     """
     if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations} (iterations)")
+        raise UserError(f"iterations must be at least 1, got {iterations}")
     times = timesteps.to(x.device, torch.float32 if x.device.type == "mps" else torch.float64)
     for i in range(len(times) - 1, 0, -1):
         (s, t), x_s = (times[i : i + 1], times[i - 1 : i]), x

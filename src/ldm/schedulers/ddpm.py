@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ldm.diffusion.prediction import Denoised
 from ldm.schedulers.base import Denoise, Noise, NoiseSchedule, levels, snr_ratio
+from ldm.utils.errors import UserError
 
 VARIANCES = ("small", "large", "learned")
 
@@ -32,7 +33,7 @@ class DDPM:
 
     def __post_init__(self) -> None:
         if self.variance not in VARIANCES:
-            raise ValueError(f"variance must be one of {VARIANCES}, got {self.variance} (scheduler.variance)")
+            raise ValueError(f"variance must be one of {VARIANCES}, got {self.variance}")
 
     def step(
         self,
@@ -57,9 +58,7 @@ class DDPM:
     def _learned(self, found: Denoised, small: Tensor, large: Tensor) -> Tensor:
         """large^v small^(1 - v), v in [0, 1]; 0 at clean data."""
         if found.variance is None:
-            raise ValueError(
-                "variance=learned needs a net with twice the output channels (scheduler.variance)"
-            )
+            raise UserError("variance=learned needs a net with twice the output channels")
         v = ((found.variance + 1) / 2).clamp(0, 1)
         logs = torch.lerp(small.clamp(min=1e-30).log(), large.clamp(min=1e-30).log(), v)
         return torch.where(small > 0, logs.exp(), 0.0)

@@ -19,6 +19,7 @@ from ldm.schedulers.base import (
     time_between,
 )
 from ldm.schedulers.multistep import History, remember, steady
+from ldm.utils.errors import UserError
 
 SOURCE = "Lu et al. 2022, arXiv:2211.01095"
 
@@ -116,9 +117,7 @@ class DPMSolverPPSingle:
         _check_order(self.order, 3)
         check_share("eta", self.eta)
         if self.noise_at not in ("end", "stages") or (self.noise_at == "stages" and self.order != 2):
-            raise ValueError(
-                f"noise_at must be end, or stages for order 2, got {self.noise_at} (scheduler.noise_at)"
-            )
+            raise ValueError(f"noise_at must be end, or stages for order 2, got {self.noise_at}")
 
     @property
     def evaluations(self) -> int:
@@ -193,4 +192,4 @@ def _mean(h: Tensor, m0: Tensor, slope: Tensor, curvature: Tensor | None) -> Ten
 
 def _check_order(order: int, high: int) -> None:
     if order not in range(1, high + 1):
-        raise ValueError(f"order must be 1 to {high}, got {order} (scheduler.order)")
+        raise UserError(f"order must be 1 to {high}, got {order}")

@@ -41,7 +41,7 @@ class Churn:
     def __post_init__(self) -> None:
         check_share("churn", self.churn, MAX_CHURN)
         if not self.noise_scale > 0:
-            raise ValueError(f"noise_scale must be positive, got {self.noise_scale} (scheduler.noise_scale)")
+            raise ValueError(f"noise_scale must be positive, got {self.noise_scale}")
 
     @property
     def stochastic(self) -> bool:
@@ -103,7 +103,7 @@ class Heun(Churn):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.path not in ("sigma", "flow"):
-            raise ValueError(f"path must be sigma or flow, got {self.path} (scheduler.path)")
+            raise ValueError(f"path must be sigma or flow, got {self.path}")
 
     def step(
         self,

@@ -42,9 +42,9 @@ class UniPC:
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3):
-            raise ValueError(f"order must be 1 to 3, got {self.order} (scheduler.order)")
+            raise ValueError(f"order must be 1 to 3, got {self.order}")
         if self.variant not in ("bh1", "bh2"):
-            raise ValueError(f"variant must be bh1 or bh2, got {self.variant} (scheduler.variant)")
+            raise ValueError(f"variant must be bh1 or bh2, got {self.variant}")
 
     def step(
         self,
@@ -111,7 +111,7 @@ class SASolver:
         if self.order not in (1, 2, 3, 4) or self.corrector_order not in (0, 1, 2, 3, 4):
             raise ValueError(
                 f"order must be 1 to 4 and corrector_order 0 to 4, got {self.order} and "
-                f"{self.corrector_order} (scheduler.order, scheduler.corrector_order)"
+                f"{self.corrector_order}"
             )
         check_share("tau", self.tau, 2.0)
 

@@ -35,12 +35,10 @@ class Restart:
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.high:
-            raise ValueError(
-                f"need 0 < low < high, got {self.low} and {self.high} (scheduler.low, scheduler.high)"
-            )
+            raise ValueError(f"need 0 < low < high, got {self.low} and {self.high}")
         for name in ("repeats", "steps"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)} (scheduler.{name})")
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def evaluations(self) -> int:

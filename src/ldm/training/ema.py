@@ -31,7 +31,7 @@ class Horizon:
     def __post_init__(self) -> None:
         """Checks the range."""
         if self.images < 1:
-            raise ValueError(f"ema_images must be at least 1 image, got {self.images} (task.ema_images)")
+            raise ValueError(f"ema_images must be at least 1 image, got {self.images}")
 
     def __call__(self, before: int, after: int) -> float:
         """What is kept from `before` to `after` images seen."""

@@ -28,6 +28,7 @@ from ldm.training.loss_terms import LossTerm, losses_of
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.power_ema import power_functions
 from ldm.training.sampling import sampler_of
+from ldm.utils.errors import UserError
 
 
 class LatentDiffusion(pl.LightningModule):
@@ -90,9 +91,7 @@ class LatentDiffusion(pl.LightningModule):
     ) -> None:
         super().__init__()
         if not 0.0 <= caption_dropout < 1.0:
-            raise ValueError(
-                f"caption_dropout must be in [0, 1), got {caption_dropout} (task.caption_dropout)"
-            )
+            raise ValueError(f"caption_dropout must be in [0, 1), got {caption_dropout}")
         self._frozen: tuple[Any, ...] = (autoencoder.requires_grad_(False).eval(),)
         self._factories, self._make_adapters = (text_encoder, backbone), adapters
         self._adapted: AdaptedNet | None = None
@@ -327,9 +326,8 @@ class LatentDiffusion(pl.LightningModule):
         """Refuses other averages than those of the checkpoint: they are of all the training so far."""
         kept, asked = checkpoint.get("power_ema", []), list(self.power_averages)
         if kept != asked:
-            raise ValueError(
-                f"power_ema cannot change while a run goes on: the checkpoint has {kept}, got {asked} "
-                "(task.power_ema, averages)"
+            raise UserError(
+                f"power_ema cannot change while a run goes on: the checkpoint has {kept}, got {asked}"
             )
 
     @property

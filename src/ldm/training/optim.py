@@ -31,9 +31,7 @@ class LRSchedule:
     def __post_init__(self) -> None:
         """Checks the ranges."""
         if not 0.0 <= self.decay_start <= 1.0:
-            raise ValueError(
-                f"decay_start must be in [0, 1], got {self.decay_start} (lr_schedule.decay_start)"
-            )
+            raise ValueError(f"decay_start must be in [0, 1], got {self.decay_start}")
 
     def __call__(self, images: int) -> float:
         """Factor of the learning rate after `images` training images."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from ldm.utils.errors import UserError
+
 WIDEST = 12**-0.5  # sigma_rel of the plain mean, gamma = 0
 
 
@@ -23,7 +25,7 @@ def gamma_of(sigma_rel: float) -> float:
     gamma^3 + 7 gamma^2 + (16 - sigma_rel^-2) gamma + (12 - sigma_rel^-2) = 0.
     """
     if not 0.0 < sigma_rel < WIDEST:
-        raise ValueError(f"sigma_rel must be in (0, {WIDEST:.4f}), got {sigma_rel} (sigma_rel)")
+        raise UserError(f"sigma_rel must be in (0, {WIDEST:.4f}), got {sigma_rel}")
     t = sigma_rel**-2
     return float(np.roots([1.0, 7.0, 16.0 - t, 12.0 - t]).real.max())
 
@@ -60,7 +62,7 @@ def power_functions(widths: Sequence[float]) -> list[PowerFunction]:
     Raises: ValueError if there is none of a width, or one comes twice.
     """
     if len(set(widths)) < len(widths):
-        raise ValueError(f"power_ema must name each sigma_rel once, got {list(widths)} (task.power_ema)")
+        raise UserError(f"power_ema must name each sigma_rel once, got {list(widths)}")
     return [PowerFunction(sigma_rel=width) for width in widths]
 
 

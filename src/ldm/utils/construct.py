@@ -117,7 +117,7 @@ def _call(
         return target(*args, **kwargs)
     except FileNotFoundError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise UserError(reason, key or None) from error
+        raise with_key(UserError(reason), key, names) from error
     except (TypeError, ValueError) as error:
         keyed = with_key(error, key, names)
         raise keyed from (None if keyed is error else error)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from ldm.utils.errors import UserError
+
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, ARM
 
 
@@ -52,7 +54,7 @@ def set_threads(threads: int | None) -> int:
         wished = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
         threads = int(wished) if wished.isdecimal() and int(wished) > 0 else available_cores()
     if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads} (threads)")
+        raise UserError(f"threads must be at least 1, got {threads}")
     torch.set_num_threads(threads)
     return threads
 
@@ -77,7 +79,7 @@ def as_dtype(value: str | torch.dtype) -> torch.dtype:
     if isinstance(value, torch.dtype):
         return value
     if value not in DTYPES:
-        raise ValueError(f"dtype must be one of {list(DTYPES)}, got {value!r} (dtype)")
+        raise UserError(f"dtype must be one of {list(DTYPES)}, got {value!r}")
     return DTYPES[value]
 
 
@@ -92,5 +94,5 @@ def pick_device(name: str) -> torch.device:
     kind = name.partition(":")[0]
     if not there.get(kind, False):
         found = ["auto", *(k for k, f in there.items() if f)]
-        raise ValueError(f"device must be one of {found}, got {name!r} (device)")
+        raise UserError(f"device must be one of {found}, got {name!r}")
     return torch.device(name)

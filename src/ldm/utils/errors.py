@@ -1,4 +1,4 @@
-"""Mistakes of the user, told apart from bugs by their class."""
+"""Mistakes and failures that are foreseen, told apart from bugs by their class."""
 
 import difflib
 import re
@@ -18,13 +18,20 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str, key: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.key = key
 
     def __str__(self) -> str:
         """The message, after the key if there is one."""
         message = super().__str__()
         return f"{self.key}: {message}" if self.key else message
+
+
+class Failure(Exception):
+    """A failure that is foreseen and nobody's mistake, such as a loss that diverges.
+
+    The command line prints its one line without a traceback and exits with status 1.
+    """
 
 
 def one_line(text: str) -> str:
@@ -39,7 +46,7 @@ def with_key(error: Exception, key: str, arguments: Collection[str]) -> UserErro
     the node `scheduler` becomes "scheduler.eta: must be in [0, 1], got 2".
 
     Args:
-        error: raised by the call; a UserError with a key is returned as it is.
+        error: raised by the call; a UserError is returned as it is where there is nothing to add.
         key: of the node that describes the call; "" for none.
         arguments: names of the call's arguments.
     """
@@ -49,7 +56,7 @@ def with_key(error: Exception, key: str, arguments: Collection[str]) -> UserErro
     match = re.match(rf"(\w+) (?={VERBS})", message)
     if match and match[1] in arguments:
         return UserError(message[match.end() :], f"{key}.{match[1]}".lstrip("."))
-    return UserError(message, key or None)
+    return error if isinstance(error, UserError) and not key else UserError(message, key or None)
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_LINES = 96, 13, 2  # pixels: least width of a labelled image, line height
@@ -33,7 +34,7 @@ def load_image(path: str | Path, size: tuple[int, int] | None = None, mode: str 
         opened = Image.open(path)
         opened.load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        raise UserError(f"{path} cannot be read as an image: {error}") from error
     image: Image.Image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):  # 16 or 32 bits: PIL would cut off what is above 255
         image = Image.fromarray(
@@ -52,7 +53,7 @@ def to_uint8(images: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:
     Raises: ValueError for NaN or infinite values, which would turn into black pixels.
     """
     if not bool(images.isfinite().all()):
-        raise ValueError("images hold NaN or infinite values")
+        raise UserError("images hold NaN or infinite values")
     return ((images.float() + 1.0) * 127.5).round().clamp(0.0, 255.0).byte()
 
 
@@ -92,7 +93,7 @@ def labelled_grid(
     Raises: ValueError if there are not as many captions as images.
     """
     if len(captions) != len(images):
-        raise ValueError(f"captions must be as many as images, {len(images)}, got {len(captions)}")
+        raise UserError(f"captions must be as many as images, {len(images)}, got {len(captions)}")
     scale = max(1, -(-LABEL_WIDTH // images.shape[-1]))
     large = images.cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     h, w = large.shape[2:]

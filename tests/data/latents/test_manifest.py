@@ -94,7 +94,7 @@ def test_shards_of_another_cache_in_the_folder_are_refused(making, folder, image
     (folder / "latents.json").unlink()
     with pytest.raises(ValueError, match=r"holds shards, but no latents.json.*\(output\)"):
         precompute(making.laion(images), making.encoder(making.vae(seed=1), making.text()), folder)
-    with pytest.raises(FileNotFoundError, match=r"no latents in .*ldm-data precompute \(data.folder\)"):
+    with pytest.raises(FileNotFoundError, match=r"no latents in .*ldm-data precompute"):
         making.latents(folder)
 
 
@@ -135,7 +135,7 @@ def test_shards_of_the_same_name_are_refused(making, images, tmp_path):
     (tmp_path / "more").mkdir()
     making.write(tmp_path / "more" / "00001.tar", 40, 3)
     source = LaionData(shards=[f"{images}/*.tar", f"{tmp_path}/more/*.tar"], batch_size=8, image_size=16)
-    with pytest.raises(ValueError, match=r"got 2 of 00001.tar \(data.shards\)"):
+    with pytest.raises(ValueError, match=r"got 2 of 00001.tar"):
         precompute(source, making.encoder(), tmp_path / "latents")
 
 
@@ -157,7 +157,7 @@ def test_a_latent_that_is_not_finite_names_its_sample(making, images, tmp_path):
 
 def test_text_encoders_that_learn_have_no_embeddings_to_keep(making):
     trained = TinyTextEncoder(width=8, layers=1, num_heads=2, max_length=8, token_dim=4)
-    with pytest.raises(ValueError, match=r"captions are kept \(text_encoder\)"):
+    with pytest.raises(ValueError, match=r"captions are kept"):
         making.encoder(text_encoder=trained)
 
 

@@ -132,11 +132,11 @@ def test_the_table_says_what_is_in_the_buckets():
 @pytest.mark.parametrize(
     ("buckets", "says"),
     [
-        (lambda: checked_sizes([[64, 60]]), r"multiples of 8, got \[64, 60\] \(data.buckets\)"),
+        (lambda: checked_sizes([[64, 60]]), r"multiples of 8, got \[64, 60\]"),
         (lambda: checked_sizes([[64]]), r"\[height, width\].*\(data.buckets\)"),
         (lambda: checked_sizes([[64, 64], [64, 64]]), r"different sizes.*\(data.buckets\)"),
         (lambda: checked_sizes([]), r"at least one.*\(data.buckets\)"),
-        (lambda: Buckets(multiple=12), r"multiple of 8, got 12 \(data.buckets.multiple\)"),
+        (lambda: Buckets(multiple=12), r"multiple of 8, got 12"),
         (lambda: Buckets(area=100), r"\(data.buckets.area\)"),
         (lambda: Buckets(max_aspect=0.5), r"\(data.buckets.max_aspect\)"),
     ],

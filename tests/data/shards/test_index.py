@@ -99,7 +99,7 @@ def test_a_shard_that_was_cut_short_gives_what_is_whole(cut, tmp_path):
 
 
 def test_what_is_no_set_of_shards_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no tar shards found \(data.shards\)"):
+    with pytest.raises(FileNotFoundError, match=r"no tar shards found"):
         build_index([])
     with pytest.raises(FileNotFoundError, match=r"no tar shard at .*a.tar"):
         build_index([str(tmp_path / "a.tar")])
@@ -116,5 +116,5 @@ def test_an_index_that_is_not_whole_is_refused(shards, tmp_path):
     about = tmp_path / "index" / "index.json"
     for text in ("{", '{"version": 99}', '{"version": 1, "shards": []}'):
         about.write_text(text)
-        with pytest.raises(ValueError, match=r"remove it \(data.index\)"):
+        with pytest.raises(ValueError, match=r"remove it"):
             ShardIndex.load(tmp_path / "index")

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"dtype": "fp32"}, r"dtype must be fp16 or bf16, got fp32 \(callbacks\.ema\.dtype\)"),
+        ({"dtype": "fp32"}, r"dtype must be fp16 or bf16, got fp32"),
         (
             {"every_n_images": 0},
-            r"every_n_images must be at least 1, got 0 \(callbacks\.ema\.every_n_images\)",
+            r"every_n_images must be at least 1, got 0",
         ),
     ],
 )
@@ -33,7 +33,7 @@ def test_values_out_of_range_are_refused(tmp_path, changes, says):
 
 
 def test_a_width_that_comes_twice_is_refused():
-    with pytest.raises(ValueError, match=r"each sigma_rel once, got \[0\.1, 0\.1\] \(task\.power_ema\)"):
+    with pytest.raises(ValueError, match=r"each sigma_rel once, got \[0\.1, 0\.1\]"):
         power_functions([0.1, 0.1])
 
 

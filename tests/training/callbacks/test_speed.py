@@ -60,7 +60,7 @@ def test_what_is_measured_is_of_this_machine():
 
 
 def test_a_peak_of_nothing_is_refused():
-    with pytest.raises(ValueError, match=r"got 0.0 \(callbacks\.speed\.peak_tflops\)"):
+    with pytest.raises(ValueError, match=r"got 0.0"):
         Speed(peak_tflops=0.0)
 
 

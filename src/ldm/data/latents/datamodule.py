@@ -21,6 +21,7 @@ from ldm.data.shards.index import ShardIndex
 from ldm.data.shards.reader import SampleReader
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.protocols import TextEncoder
+from ldm.utils.errors import UserError
 
 
 class LatentData(ShardData):
@@ -88,7 +89,7 @@ class LatentData(ShardData):
         self._check_sizes()
         known = self.manifest.text_encoder is not None
         if embeddings and not known:
-            raise ValueError(f"{folder} holds no text embeddings, captions only (data.embeddings)")
+            raise ValueError(f"{folder} holds no text embeddings, captions only")
         self.embeddings = known if embeddings is None else embeddings
 
     def _check_sizes(self) -> None:
@@ -100,9 +101,9 @@ class LatentData(ShardData):
             wanted.append(("image_size", self.image_size, found.image_size))
         for name, here, there in wanted:
             if here != there:
-                raise ValueError(
+                raise UserError(
                     f"the latents in {self.folder} were made with {name} {there}, not {here}: set it so or "
-                    f"run ldm-data precompute again (data.{name})"
+                    f"run ldm-data precompute again"
                 )
 
     def paths(self) -> list[str]:
@@ -113,9 +114,9 @@ class LatentData(ShardData):
         paths = [f"{self.folder}/{name}" for name in self.manifest.shards]
         missing = [] if "://" in self.folder else [path for path in paths if not Path(path).is_file()]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{len(missing)} of {len(paths)} shards of latents have not been made, such as {missing[0]}: "
-                "run ldm-data precompute again, it makes those that are missing (data.folder)"
+                "run ldm-data precompute again, it makes those that are missing"
             )
         return paths
 
@@ -125,9 +126,9 @@ class LatentData(ShardData):
         found = super().index
         for shard in found.shards:
             if shard.damage:
-                raise ValueError(
+                raise UserError(
                     f"{shard.path} is damaged ({shard.damage}): remove it and the index, and run ldm-data "
-                    "precompute again (data.folder)"
+                    "precompute again"
                 )
         return found
 
@@ -146,9 +147,9 @@ class LatentData(ShardData):
         """
         self.paths()
         if self.embeddings and text_encoder is not None and text_encoder.trainable:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} holds embeddings of a frozen text encoder, but that of this run is trained: "
-                "have it read the captions (data.embeddings=false)"
+                "embeddings=false reads the captions instead"
             )
         encoder = text_encoder if self.embeddings else None
         check_nets(self.folder, self.manifest, autoencoder, encoder)
@@ -170,7 +171,7 @@ class LatentData(ShardData):
             found = unpack(self.reader.part(row, "image") or b"", self.manifest.key)
         except ValueError as error:
             shard = self.index.shards[self.index.samples["shard"][row]]
-            raise ValueError(f"{shard.path}: {error} (data.folder)") from error
+            raise UserError(f"{shard.path}: {error}") from error
         if not self.embeddings:
             found = {name: found[name] for name in ("mean", "std")}
         return found, self.reader.caption(row)
@@ -209,4 +210,4 @@ class LatentData(ShardData):
 
         Raises: TypeError.
         """
-        raise TypeError("latents hold no images: those come from image shards (data=laion)")
+        raise UserError("latents hold no images: those come from image shards (data=laion)")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ldm.data.batch import to_float
 from ldm.models.protocols import TextEncoder
 from ldm.utils.device import as_dtype
+from ldm.utils.errors import UserError
 
 
 class Unsound(ValueError):
@@ -40,11 +41,11 @@ class Encoder:
     def __post_init__(self) -> None:
         as_dtype(self.dtype)
         if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be fp32 or bf16, got {self.precision!r} (precision)")
+            raise UserError(f"precision must be fp32 or bf16, got {self.precision!r}")
         if self.text_encoder is not None and self.text_encoder.trainable:
-            raise ValueError(
+            raise UserError(
                 "text_encoder is trained with the backbone, so its embeddings change: leave it out, captions "
-                "are kept (text_encoder)"
+                "are kept"
             )
 
     @torch.inference_mode()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ldm.checkpoints.serialization import about_of, packed, unpacked
 from ldm.data.decode import BadSample, Size
+from ldm.utils.errors import UserError
 
 EXTENSION = "latent"  # of its part of a tar shard; the content is that of a safetensors file
 
@@ -52,7 +53,7 @@ def about(data: bytes) -> About:
         cache, bad = (str(facts[name]) for name in ("cache", "bad"))
         return About(cache=cache, key=int(facts["key"]), size=size, bad=bad)
     except (KeyError, ValueError) as error:
-        raise ValueError(f"its header lacks or garbles {error}") from error
+        raise UserError(f"its header lacks or garbles {error}") from error
 
 
 def unpack(data: bytes, cache: str) -> dict[str, Tensor]:
@@ -70,7 +71,7 @@ def unpack(data: bytes, cache: str) -> dict[str, Tensor]:
     except ValueError as error:
         raise BadSample("damaged latent") from error
     if facts.get("cache") != cache:
-        raise ValueError("it was made with other settings than latents.json says: precompute it again")
+        raise UserError("it was made with other settings than latents.json says: precompute it again")
     if facts["bad"]:
         raise BadSample(str(facts["bad"]))
     return tensors

@@ -14,6 +14,7 @@ from ldm.data.batch import to_float
 from ldm.data.shards.index import open_binary
 from ldm.diffusion import random
 from ldm.models.protocols import TextEncoder
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing, write_text
 
 ABOUT, REFERENCE = "latents.json", "reference.safetensors"
@@ -83,13 +84,13 @@ class Manifest:
         if (folder / ABOUT).is_file():
             found = self.differences(read_manifest(str(folder)))
             if found:
-                raise ValueError(
+                raise UserError(
                     f"{folder} holds latents made with another {', '.join(found)}: choose another folder or "
-                    "remove it (output)"
+                    "remove it"
                 )
             return
         if begun:
-            raise ValueError(f"{folder} holds shards, but no {ABOUT}: choose another folder (output)")
+            raise UserError(f"{folder} holds shards, but no {ABOUT}: choose another folder")
         with replacing(folder / REFERENCE) as temporary:
             temporary.write_bytes(packed(reference, {}))
         write_text(folder / ABOUT, json.dumps(asdict(self) | {"key": self.key}, indent=1))
@@ -100,17 +101,17 @@ def read_manifest(folder: str) -> Manifest:
 
     Raises: FileNotFoundError if there are none; ValueError if it cannot be read.
     """
-    values = _read(folder, ABOUT, f"no latents in {folder}: make them with ldm-data precompute (data.folder)")
+    values = _read(folder, ABOUT, f"no latents in {folder}: make them with ldm-data precompute")
     try:
         said = json.loads(values)
         if said["version"] != VERSION:
-            raise ValueError(f"version {said['version']}, not {VERSION}")
+            raise UserError(f"version {said['version']}, not {VERSION}")
         key = said.pop("key")
         found = Manifest(**said)
         if found.key != key:
-            raise ValueError("it was changed by hand")
+            raise UserError("it was changed by hand")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder}/{ABOUT} cannot be used: {error} (data.folder)") from error
+        raise UserError(f"{folder}/{ABOUT} cannot be used: {error}") from error
     return found
 
 
@@ -119,11 +120,11 @@ def read_reference(folder: str) -> dict[str, Tensor]:
 
     Raises: FileNotFoundError; ValueError if it is damaged.
     """
-    data = _read(folder, REFERENCE, f"no {REFERENCE} in {folder} (data.folder)")
+    data = _read(folder, REFERENCE, f"no {REFERENCE} in {folder}")
     try:
         return unpacked(data)[0]
     except ValueError as error:
-        raise ValueError(f"{folder}/{REFERENCE} cannot be used: {error} (data.folder)") from error
+        raise UserError(f"{folder}/{REFERENCE} cannot be used: {error}") from error
 
 
 def _read(folder: str, name: str, otherwise: str) -> bytes:
@@ -168,22 +169,22 @@ def check_nets(
     Raises: ValueError saying what differs.
     """
     reference, here = read_reference(folder), reference_of(autoencoder, text_encoder)
-    nets = [("autoencoder", manifest.autoencoder, autoencoder, ("mean", "std"), "first_stage.checkpoint")]
+    nets = [("autoencoder", manifest.autoencoder, autoencoder, ("mean", "std"))]
     if text_encoder is not None:
         known = manifest.text_encoder or ""
-        nets.append(("text encoder", known, text_encoder, ("tokens", "pooled"), "data.embeddings"))
-    for name, known, net, parts, key in nets:
+        nets.append(("text encoder", known, text_encoder, ("tokens", "pooled")))
+    for name, known, net, parts in nets:
         weights = fingerprint(net)
         if weights != known:
-            raise ValueError(
+            raise UserError(
                 f"the latents in {folder} are stale: made by another {name}, with weights {known[:12]}, not "
-                f"{weights[:12]}; use that one or run ldm-data precompute again (data.folder, {key})"
+                f"{weights[:12]}; use that one or run ldm-data precompute again"
             )
         for part in parts:
             if not _same(reference.get(part), here.get(part)):
-                raise ValueError(
+                raise UserError(
                     f"the latents in {folder} are stale: the {name} has the same weights but is built in "
-                    f"another way: its {part} of the reference differs (data.folder, {key})"
+                    f"another way: its {part} of the reference differs"
                 )
 
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,9 @@ from ldm.data.latents.encode import Encoder, Unsound
 from ldm.data.latents.format import EXTENSION, About, pack
 from ldm.data.latents.manifest import Manifest, read_manifest, reference_of
 from ldm.data.shards.index import ShardIndex
+from ldm.data.worker_errors import attempt, checked
 from ldm.diffusion import random
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ class Chunk:
     images: dict[int, tuple[list[int], Tensor]] = field(default_factory=dict)
 
 
-class Chunks(Dataset[Chunk]):
+class Chunks(Dataset[Chunk | Exception]):
     """The samples of a shard that are used, `size` at a time; a loader's processes decode them.
 
     Args:
@@ -65,7 +68,11 @@ class Chunks(Dataset[Chunk]):
     def __len__(self) -> int:
         return -(-len(self.rows) // self.size)
 
-    def __getitem__(self, i: int) -> Chunk:
+    def __getitem__(self, i: int) -> Chunk | Exception:
+        return attempt(partial(self.decoded, i))
+
+    def decoded(self, i: int) -> Chunk:
+        """The i-th chunk."""
         rows = self.rows[i * self.size : (i + 1) * self.size]
         chunk, pixels = Chunk(rows.tolist()), dict[int, list[tuple[int, np.ndarray]]]()
         for place, (row, bucket) in enumerate(zip(chunk.rows, self.data.buckets_of(rows), strict=True)):
@@ -99,14 +106,14 @@ def manifest_of(data: LaionData, encoder: Encoder) -> Manifest:
     Raises: ValueError if images change from visit to visit, or two shards have the same name.
     """
     if data.crop != "centre" or data.flip:
-        raise ValueError(
+        raise UserError(
             "an image that changes from visit to visit has no latent of its own: "
-            f"crop must be centre and flip 0, got {data.crop} and {data.flip} (data.crop, data.flip)"
+            f"crop must be centre and flip 0, got {data.crop} and {data.flip}"
         )
     shards = [shard.path.rsplit("/", 1)[-1] for shard in data.index.shards]
     name, count = Counter(shards).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"shards must have different names, got {count} of {name} (data.shards)")
+        raise UserError(f"shards must have different names, got {count} of {name}")
     source = [(name, s.sha256, s.samples) for name, s in zip(shards, data.index.shards, strict=True)]
     return Manifest(
         autoencoder=fingerprint(encoder.autoencoder),
@@ -162,7 +169,7 @@ def precompute(
         not finite.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size} (batch_size)")
+        raise UserError(f"batch_size must be at least 1, got {batch_size}")
     manifest = manifest_of(data, encoder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write(folder, reference_of(encoder.autoencoder, encoder.text_encoder))
@@ -190,7 +197,7 @@ def _write(path: Path, chunks: Chunks, encoder: Encoder, key: str, batch_size: i
     data, count, good = chunks.data, 0, 0
     loader = DataLoader(chunks, batch_size=None, num_workers=data.num_workers, collate_fn=_same)
     with replacing(path) as temporary, TarWriter(str(temporary), encoder=False, mtime=0) as writer:
-        for chunk in loader:
+        for chunk in map(checked, loader):
             tensors = _encoded(chunk, encoder, batch_size, data.index)
             for i, row in enumerate(chunk.rows):
                 data.bad_samples.seen += 1
@@ -220,7 +227,7 @@ def _encoded(
             except Unsound as error:
                 sample = index.samples[chunk.rows[part[error.row]]]
                 shard = index.shards[sample["shard"]].path
-                raise ValueError(f"{shard}, sample {int(sample['key'])}: {error}") from error
+                raise UserError(f"{shard}, sample {int(sample['key'])}: {error}") from error
             found.update(zip(part, values, strict=True))
     return found
 

@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ldm.utils.errors import UserError
+
 log = logging.getLogger(__name__)
 SEEN_BEFORE_JUDGING = 200
 
@@ -41,8 +43,9 @@ class BadSamples:
             log.warning("a sample cannot be used: %s (%s)", cause, shard)
         share = self.bad.total() / self.seen
         if self.seen >= SEEN_BEFORE_JUDGING and share > self.max_bad_fraction:
-            raise ValueError(
-                f"{share:.1%} of {self.seen} samples cannot be used: {dict(self.bad)} (data.max_bad_fraction)"
+            raise UserError(
+                f"{share:.1%} of {self.seen} samples cannot be used, and max_bad_fraction is "
+                f"{self.max_bad_fraction:g}: {dict(self.bad)}"
             )
 
     def _write(self, path: Path, line: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from ldm.data.decode import Size
 from ldm.data.shards.interleaving import Interleaving
 from ldm.data.shards.order import SampleOrder
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 FACTOR = 8  # of Stable Diffusion's first stage
@@ -32,17 +33,11 @@ class Buckets:
 
     def __post_init__(self) -> None:
         if self.multiple < 1 or self.multiple % FACTOR:
-            raise ValueError(
-                f"multiple must be a multiple of {FACTOR}, got {self.multiple} (data.buckets.multiple)"
-            )
+            raise UserError(f"multiple must be a multiple of {FACTOR}, got {self.multiple}")
         if self.area < self.multiple**2:
-            raise ValueError(
-                f"area must be at least multiple^2 = {self.multiple**2}, got {self.area} (data.buckets.area)"
-            )
+            raise UserError(f"area must be at least multiple^2 = {self.multiple**2}, got {self.area}")
         if self.max_aspect < 1:
-            raise ValueError(
-                f"max_aspect must be at least 1, got {self.max_aspect} (data.buckets.max_aspect)"
-            )
+            raise UserError(f"max_aspect must be at least 1, got {self.max_aspect}")
 
     def sizes(self) -> list[Size]:
         """(height, width) of each bucket, from wide to high: those that no other of this area holds."""
@@ -68,12 +63,10 @@ def checked_sizes(buckets: Buckets | Sequence[Sequence[int]]) -> list[Size]:
     found = []
     for size in sizes:
         if len(size) != 2 or any(side < FACTOR or side % FACTOR for side in size):
-            raise ValueError(
-                f"buckets must be [height, width] in multiples of {FACTOR}, got {list(size)} (data.buckets)"
-            )
+            raise UserError(f"buckets must be [height, width] in multiples of {FACTOR}, got {list(size)}")
         found.append((size[0], size[1]))
     if not found or len(set(found)) < len(found):
-        raise ValueError(f"buckets must be different sizes, at least one, got {found} (data.buckets)")
+        raise UserError(f"buckets must be different sizes, at least one, got {found}")
     return found
 
 
@@ -133,7 +126,7 @@ class BucketPlan:
         self.sizes, self.batch_size = list(sizes), batch_size
         self.members = [np.flatnonzero(bucket_of == i) for i in range(len(sizes))]
         if len(shard_of) == 0:
-            raise ValueError("no sample is left to train on (data.shards, data.filters)")
+            raise UserError("no sample is left to train on")
         self.plans = {
             i: SampleOrder(shard_of=shard_of[rows], seed=seed, lanes=lanes, window=window)
             for i, rows in enumerate(self.members)

@@ -23,6 +23,7 @@ from ldm.data.shards.filters import Filters
 from ldm.data.shards.index import ShardIndex
 from ldm.data.shards.index_lock import shared_index
 from ldm.data.shards.reader import SampleReader
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 TRIES = 100
@@ -70,15 +71,15 @@ class ShardData(OrderedData):
 
     def paths(self) -> list[str]:
         """Paths or URLs of the shards, in order."""
-        raise TypeError(f"{type(self).__name__} does not define paths")
+        raise UserError(f"{type(self).__name__} does not define paths")
 
     def made_reader(self, files: ShardFiles) -> SampleReader:
         """Reader of the parts of samples."""
-        raise TypeError(f"{type(self).__name__} does not define made_reader")
+        raise UserError(f"{type(self).__name__} does not define made_reader")
 
     def gathered(self, places: np.ndarray, visits: Tensor, size: Size, among: np.ndarray) -> Batch:
         """The samples at places among those used, each replaced, if need be, by another of `among`."""
-        raise TypeError(f"{type(self).__name__} does not define gathered")
+        raise UserError(f"{type(self).__name__} does not define gathered")
 
     # What follows.
 
@@ -169,7 +170,7 @@ class ShardData(OrderedData):
                 return row, read(row)
             except BadSample as error:
                 self.note_bad(str(error), row)
-        raise ValueError(f"{TRIES} samples one after the other cannot be used: {dict(self.bad)} (data)")
+        raise UserError(f"{TRIES} samples one after the other cannot be used: {dict(self.bad)}")
 
     def note_bad(self, cause: str, row: int) -> None:
         """Counts a row that cannot be used and writes it down."""

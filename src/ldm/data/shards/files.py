@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ldm.data.shards.index import Shard
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
 OPEN_FILES = 64
@@ -69,18 +70,17 @@ class ShardFiles:
     def _opened(self, shard: Shard) -> BinaryIO:
         path = Path(shard.path) if "://" not in shard.path else self._copy(shard)
         if not path.is_file():
-            raise FileNotFoundError(f"no tar shard at {path} (data.shards)")
+            raise FileNotFoundError(f"no tar shard at {path}")
         if path.stat().st_size != shard.size:
-            raise ValueError(
-                f"{path} has {path.stat().st_size} bytes, {shard.size} when it was indexed: index it again "
-                "(data.index)"
+            raise UserError(
+                f"{path} has {path.stat().st_size} bytes, {shard.size} when it was indexed: index it again"
             )
         return path.open("rb")
 
     def _copy(self, shard: Shard) -> Path:
         """The local copy of a remote shard."""
         if self.cache is None:
-            raise ValueError(f"{shard.path} needs a folder for copies (data.cache)")
+            raise UserError(f"cache must be a folder for the copy of {shard.path}, got null")
         self.cache.mkdir(parents=True, exist_ok=True)
         name = f"{hashlib.sha256(shard.path.encode()).hexdigest()[:16]}-{shard.path.rsplit('/', 1)[-1]}"
         path = self.cache / name

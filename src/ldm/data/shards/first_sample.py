@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ldm.data.decode import BadSample, decode
 from ldm.data.shards.index import IMAGES, open_binary
+from ldm.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +42,14 @@ def first_sample(
         try:
             name, parts = _first_parts(file)
         except (tarfile.TarError, EOFError) as error:
-            raise ValueError(f"{path}: no plain tar file: {error} (data.shards)") from error
+            raise UserError(f"{path}: no plain tar file: {error}") from error
     kinds = {"image" if kind in IMAGES else kind: data for kind, data in parts.items()}
     if "image" not in kinds:
-        raise ValueError(f"{path}: its first sample, {name or 'none'}, has no image (data.shards)")
+        raise UserError(f"{path}: its first sample, {name or 'none'}, has no image")
     try:
         size = decode(kinds["image"], (image_size, image_size), max_pixels).size
     except BadSample as error:
-        raise ValueError(
-            f"{path}: its first sample, {name}, cannot be used: {error} (data.shards)"
-        ) from error
+        raise UserError(f"{path}: its first sample, {name}, cannot be used: {error}") from error
     return FirstSample(name=name, size=size, caption=_caption(kinds, caption, fallback))
 
 

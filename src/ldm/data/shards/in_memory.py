@@ -10,29 +10,30 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ldm.utils.errors import UserError
 
-def read_shards(paths: Sequence[Path], key: str) -> Iterator[dict[str, bytes]]:
+
+def read_shards(paths: Sequence[Path]) -> Iterator[dict[str, bytes]]:
     """Samples of tar shards: consecutive files that share folder and name before the first dot, by extension.
 
     As in webdataset, "__key__" says where a sample comes from: "{path}:{name}".
 
     Args:
         paths: tar files, plain or gzipped.
-        key: the config key that names them, for error messages.
 
     Raises:
         FileNotFoundError: if there is none, or one is missing.
         ValueError: if one is damaged or cut short.
     """
     if not paths:
-        raise FileNotFoundError(f"no tar shards found ({key})")
+        raise FileNotFoundError("no tar shards found")
     for path in paths:
         if not path.is_file():
-            raise FileNotFoundError(f"no tar shard at {path} ({key})")
+            raise FileNotFoundError(f"no tar shard at {path}")
         try:
             yield from _samples(path)
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path}: damaged tar shard: {error} ({key})") from error
+            raise UserError(f"{path}: damaged tar shard: {error}") from error
 
 
 def decode_image(data: bytes, mode: str, where: str) -> UInt8[np.ndarray, "h w c"]:
@@ -49,7 +50,7 @@ def decode_image(data: bytes, mode: str, where: str) -> UInt8[np.ndarray, "h w c
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert(mode))
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{where}: damaged image: {error}") from error
+        raise UserError(f"{where}: damaged image: {error}") from error
 
 
 def _samples(path: Path) -> Iterator[dict[str, bytes]]:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ldm.data.latents import format as latent_format
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing_folder
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -91,19 +92,17 @@ class ShardIndex:
         Raises: FileNotFoundError; ValueError if it is of another version or not whole.
         """
         if not (folder / ABOUT).is_file():
-            raise FileNotFoundError(f"no index of shards in {folder} (data.index)")
+            raise FileNotFoundError(f"no index of shards in {folder}")
         try:
             about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
             if about["version"] != VERSION:
-                raise ValueError(f"version {about['version']}, not {VERSION}")
+                raise UserError(f"version {about['version']}, not {VERSION}")
             shards = tuple(Shard(**shard) for shard in about["shards"])
             samples = np.load(folder / TABLE, mmap_mode="r", allow_pickle=False)
             if samples.dtype != SAMPLE or len(samples) != sum(shard.samples for shard in shards):
-                raise ValueError("its table does not belong to its shards")
+                raise UserError("its table does not belong to its shards")
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"the index in {folder} cannot be used: {error}; remove it (data.index)"
-            ) from error
+            raise UserError(f"the index in {folder} cannot be used: {error}; remove it") from error
         return cls(shards, samples)
 
 
@@ -123,7 +122,7 @@ def build_index(paths: Sequence[str], after_shard: Callable[[], None] | None = N
     Raises: FileNotFoundError if there is none, or one is missing; ValueError for a compressed tar.
     """
     if not paths:
-        raise FileNotFoundError("no tar shards found (data.shards)")
+        raise FileNotFoundError("no tar shards found")
     shards, tables = [], []
     for number, path in enumerate(paths):
         shard, table = index_shard(path, number)
@@ -141,7 +140,7 @@ def index_shard(path: str, number: int) -> tuple[Shard, np.ndarray]:
     """
     with open_binary(path) as file:
         if file.read(2) == b"\x1f\x8b":
-            raise ValueError(f"{path}: shards must be plain tar files, not compressed ones (data.shards)")
+            raise UserError(f"{path}: shards must be plain tar files, not compressed ones")
         file.seek(0)
         seen = _Hashed(file)
         rows, damage = [], ""
@@ -166,7 +165,7 @@ def open_binary(path: str) -> Any:
     """
     if "://" not in path:
         if not Path(path).is_file():
-            raise FileNotFoundError(f"no tar shard at {path} (data.shards)")
+            raise FileNotFoundError(f"no tar shard at {path}")
         return Path(path).open("rb")
     import fsspec
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldm.data.shards.index import ShardIndex, build_index
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 PATIENCE = 900.0
@@ -34,13 +35,11 @@ def shared_index(paths: Sequence[str], folder: Path | None, patience: float = PA
         try:
             _make(paths, folder, _Lock(folder.with_name(f"{folder.name}.lock"), patience))
         except _NotKept as error:
-            log.warning("the index is not kept: %s (data.index)", error)
+            log.warning("the index is not kept: %s", error)
             return build_index(paths)
     found = ShardIndex.load(folder)
     if (known := [shard.path for shard in found.shards]) != list(paths):
-        raise ValueError(
-            f"the index in {folder} is of {len(known)} other shards, not these {len(paths)} (data.index)"
-        )
+        raise UserError(f"the index in {folder} is of {len(known)} other shards, not these {len(paths)}")
     return found
 
 

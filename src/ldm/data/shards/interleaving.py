@@ -9,6 +9,7 @@ from math import gcd
 import torch
 
 from ldm.diffusion import random
+from ldm.utils.errors import UserError
 
 GOLDEN = 0.6180339887498949
 CANDIDATES = 64
@@ -38,7 +39,7 @@ class Interleaving:
     def __post_init__(self) -> None:
         ends = list(accumulate(self.counts))
         if not ends or ends[-1] < 1 or min(self.counts) < 0:
-            raise ValueError(f"counts must be at least 0 and not all 0, got {list(self.counts)}")
+            raise UserError(f"counts must be at least 0 and not all 0, got {list(self.counts)}")
         shift = random.randint(self.seed, "interleaving", torch.zeros(1, dtype=torch.int64), 0, 2**31)
         object.__setattr__(self, "_ends", ends)
         object.__setattr__(self, "total", ends[-1])

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ldm.diffusion import random
+from ldm.utils.errors import UserError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,10 +38,10 @@ class SampleOrder:
 
     def __post_init__(self) -> None:
         if len(self.shard_of) == 0:
-            raise ValueError("no sample is left to train on (data.shards, data.filters)")
+            raise UserError("no sample is left to train on")
         for name in ("lanes", "window"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)} (data.{name})")
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         starts = np.concatenate([[0], np.flatnonzero(np.diff(self.shard_of)) + 1])
         object.__setattr__(self, "_starts", starts)
         object.__setattr__(self, "_sizes", np.diff(starts, append=len(self.shard_of)))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing_folder
 
 
@@ -34,7 +35,7 @@ def write_shards(samples: Iterator[Sample], folder: Path, per_shard: int = 1000)
     from webdataset import ShardWriter
 
     if per_shard < 1:
-        raise ValueError(f"per_shard must be at least 1, got {per_shard} (per_shard)")
+        raise UserError(f"per_shard must be at least 1, got {per_shard}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with replacing_folder(folder) as new:
@@ -46,7 +47,7 @@ def write_shards(samples: Iterator[Sample], folder: Path, per_shard: int = 1000)
                 parts = {sample.extension: sample.image, "txt": sample.caption, "json": said.encode()}
                 writer.write({"__key__": f"{count - 1:09d}", **parts})
         if count == 0:
-            raise ValueError("there is no sample to write (data)")
+            raise UserError("there is no sample to write")
     return count
 
 
@@ -66,5 +67,5 @@ def of_file(path: Path, caption: str) -> Sample:
         with Image.open(path) as image:
             said = {"width": image.width, "height": image.height, "name": path.name}
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path}: cannot be read as an image: {error} (data.root)") from error
+        raise UserError(f"{path}: cannot be read as an image: {error}") from error
     return Sample(path.read_bytes(), path.suffix.lower().lstrip("."), caption, said)

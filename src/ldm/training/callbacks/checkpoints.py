@@ -80,9 +80,7 @@ class Checkpoints(StepCallback):
         self, folder: str, every_n_steps: int, keep: int = 2, milestone_every: int | None = None
     ) -> None:
         if every_n_steps < 1:
-            raise ValueError(
-                f"every_n_steps must be at least 1, got {every_n_steps} (callbacks.checkpoint.every_n_steps)"
-            )
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.store = CheckpointStore(Path(folder), keep, milestone_every)
         self.every_n_steps = every_n_steps
         self._saved: int | None = None

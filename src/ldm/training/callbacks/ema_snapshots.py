@@ -34,11 +34,9 @@ class EMASnapshots(StepCallback):
         self, folder: str, every_n_images: int, budget_gigabytes: float, dtype: str = "fp16"
     ) -> None:
         if every_n_images < 1:
-            raise ValueError(
-                f"every_n_images must be at least 1, got {every_n_images} (callbacks.ema.every_n_images)"
-            )
+            raise ValueError(f"every_n_images must be at least 1, got {every_n_images}")
         if dtype not in ("fp16", "bf16"):
-            raise ValueError(f"dtype must be fp16 or bf16, got {dtype} (callbacks.ema.dtype)")
+            raise ValueError(f"dtype must be fp16 or bf16, got {dtype}")
         self.store, self.dtype = SnapshotStore(Path(folder)), as_dtype(dtype)
         self.every_n_images, self.budget = every_n_images, 1e9 * budget_gigabytes
         self._thinning: Thinning | None = None  # None in a stage without such averages

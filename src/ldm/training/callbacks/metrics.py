@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldm.training.callbacks.base import StepCallback
 from ldm.utils.distributed import initialised, is_main
+from ldm.utils.errors import Failure
 from ldm.utils.files import write_text
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ UNIT = 2.0**28  # sums are whole numbers of 1 / UNIT: their order, and so the nu
 RECENT = 1000
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(Failure):
     """Too many steps had a loss or gradient that is NaN or infinite."""
 
 
@@ -43,9 +44,7 @@ class Metrics(StepCallback):
 
     def __init__(self, bins: int = 10, max_bad_steps: int = 20) -> None:
         if max_bad_steps < 0:
-            raise ValueError(
-                f"max_bad_steps must be at least 0, got {max_bad_steps} (callbacks.metrics.max_bad_steps)"
-            )
+            raise ValueError(f"max_bad_steps must be at least 0, got {max_bad_steps}")
         self.bins, self.max_bad_steps = bins, max_bad_steps
         self._window: Tensor | None = None  # (2, 2 + bins) int64: sums and counts of loss, norm, each bin
         self._step_sums: Tensor | None = None  # of the batches of a step not yet done
@@ -143,5 +142,5 @@ class Metrics(StepCallback):
             raise TrainingDiverged(
                 f"{what} is not finite in step {self._step}, keys {keys[:8]}; {len(self._recent)} of the "
                 f"last {RECENT} steps were skipped, see {path}; lower the learning rate (optimizer.lr) or "
-                "allow more (callbacks.metrics.max_bad_steps)"
+                "allow more"
             )

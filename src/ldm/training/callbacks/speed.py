@@ -74,7 +74,7 @@ class Speed(StepCallback):
 
     def __init__(self, peak_tflops: float | None = None) -> None:
         if peak_tflops is not None and peak_tflops <= 0:
-            raise ValueError(f"peak_tflops must be above 0, got {peak_tflops} (callbacks.speed.peak_tflops)")
+            raise ValueError(f"peak_tflops must be above 0, got {peak_tflops}")
         self.peak_tflops = peak_tflops
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

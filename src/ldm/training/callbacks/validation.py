@@ -67,13 +67,10 @@ class ValidationLoss(StepCallback):
         self, every_n_steps: int, draws: int = 256, strata: int = 32, seed: int = 0, batch_size: int = 32
     ) -> None:
         if every_n_steps < 1:
-            raise ValueError(
-                f"every_n_steps must be at least 1, got {every_n_steps} (callbacks.validation.every_n_steps)"
-            )
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         if strata < 1 or draws % strata or draws < 2 * strata:
             raise ValueError(
-                f"draws must be a multiple of strata={strata} and at least twice it, got {draws} "
-                "(callbacks.validation.draws)"
+                f"draws must be a multiple of strata={strata} and at least twice it, got {draws}"
             )
         self.every_n_steps, self.draws, self.strata = every_n_steps, draws, strata
         self.seed, self.batch_size = seed, batch_size

@@ -7,6 +7,7 @@ from lightning.fabric.plugins import ClusterEnvironment
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from ldm.utils.distributed import slurm_job, slurm_tasks, under_torchrun
+from ldm.utils.errors import UserError
 
 
 def environment(
@@ -31,8 +32,8 @@ def environment(
     if tasks == 1:
         return LightningEnvironment()
     if isinstance(devices, int) and devices > 0 and devices * num_nodes != tasks:
-        raise ValueError(
-            f"srun has started {tasks} tasks for trainer.devices={devices} x trainer.num_nodes={num_nodes}: "
+        raise UserError(
+            f"srun has started {tasks} tasks for devices={devices} x num_nodes={num_nodes}: "
             "give srun as many tasks as there are ranks"
         )
     return SLURMEnvironment(auto_requeue=False)

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from ldm.checkpoints.store import REST
 from ldm.models.protocols import TextEncoder
 from ldm.utils.distributed import initialised, is_main
+from ldm.utils.errors import UserError
 
 
 def blocks(net: nn.Module) -> Iterator[nn.Module]:
@@ -134,7 +135,7 @@ def distributed(
         find_unused: whether each backward pass is of some parameters only, as where two nets train in turn.
     """
     if timeout <= 0:
-        raise ValueError(f"timeout must be above 0, got {timeout} (trainer.strategy.timeout)")
+        raise UserError(f"timeout must be above 0, got {timeout}")
     if shard:
         return FullySharded(copies, timedelta(seconds=timeout))
     return DDPStrategy(timeout=timedelta(seconds=timeout), find_unused_parameters=find_unused)
@@ -160,7 +161,7 @@ class FullySharded(ModelParallelStrategy):
         ranks = self.num_nodes * self.num_processes
         copies = self.num_nodes if self.copies is None else self.copies
         if copies < 1 or ranks % copies:
-            raise ValueError(f"copies must divide the {ranks} ranks, got {copies} (trainer.strategy.copies)")
+            raise UserError(f"copies must divide the {ranks} ranks, got {copies}")
         self._data_parallel_size, self._tensor_parallel_size = copies, ranks // copies
         super().setup_environment()
 

@@ -150,7 +150,7 @@ class Watchdog(pl.Callback):
 
     def __init__(self, silence: float = 30.0) -> None:
         if silence <= 0:
-            raise ValueError(f"silence must be above 0, got {silence} (callbacks.watchdog.silence)")
+            raise ValueError(f"silence must be above 0, got {silence}")
         self.silence = silence
         self._heartbeats: Heartbeats | None = None
 
