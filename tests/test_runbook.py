@@ -54,7 +54,7 @@ SMALL_RUN = [
     "data.batch_size=2",
     "data.num_workers=0",
     "sampling.num_inference_steps=1",
-    "evaluation.prompts=[a cat]",
+    "prompts=[a cat]",
     "~callbacks.validation",
 ]
 SMALL_FIRST = [  # the discriminator from the second step on; VGG-16 of random weights

@@ -41,7 +41,7 @@ TINY = [
     "callbacks.ema.budget_gigabytes=0.0075",  # 4 of 6 snapshots
     "sampling.num_inference_steps=2",
     "backbone.dropout=0.1",
-    "evaluation.retrieval=0",
+    "evaluation=prompts",
 ]
 STAGE_OF_ITS_OWN = ["first_stage.max_steps=9"]
 # What of metrics.csv is a function of the step; the rest are times.

@@ -25,7 +25,7 @@ def shards(tmp_path_factory):
 
 
 def run(folder, shards, steps, *more):
-    small = ["experiment=tiny", "threads=1", "trainer.log_every_n_steps=1", "evaluation.retrieval=0"]
+    small = ["experiment=tiny", "threads=1", "trainer.log_every_n_steps=1", "evaluation=prompts"]
     first = ["first_stage.max_steps=1", "first_stage.data.batch_size=4", "sampling.num_inference_steps=1"]
     data = ["data=laion", f"data.shards={shards}/*.tar", "data.batch_size=4", "data.image_size=16"]
     buckets = ["data.buckets=[[16,24],[24,16],[16,16]]", "data.num_workers=0", "task.cache_latents=false"]

@@ -19,7 +19,7 @@ SHARDS = [
     "data=laion",
     "data.image_size=16",
     "data.batch_size=12",
-    "evaluation.retrieval=0",
+    "evaluation=prompts",
     "task.cache_latents=false",
     "first_stage.checkpoint=first.safetensors",
 ]

@@ -30,7 +30,7 @@ SMALL = [
     "data.image_size=64",
     "data.batch_size=3",
     "sampling.num_inference_steps=1",
-    "evaluation.prompts=[a cat]",
+    "prompts=[a cat]",
     "~callbacks.validation",
     "time_sampling.discrete=true",
 ]

@@ -64,7 +64,7 @@ def encode(folder, *more):
 
 
 def run(folder, *more, checkpoint="model0.safetensors"):
-    short = ["trainer.max_steps=5", "trainer.log_every_n_steps=1", "evaluation.retrieval=0"]
+    short = ["trainer.max_steps=5", "trainer.log_every_n_steps=1", "evaluation=prompts"]
     tiny = ["experiment=tiny", "threads=1", f"first_stage.checkpoint={checkpoint}", "data.batch_size=8"]
     callbacks = ["callbacks.validation.draws=64", "sampling.num_inference_steps=2"]
     return train.main([*tiny, *SMALL, *short, *callbacks, f"hydra.run.dir={folder}", *more])

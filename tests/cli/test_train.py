@@ -150,7 +150,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
 
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
     folder = tmp_path / "run"
-    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation.retrieval=1"]
+    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation.retrieval.limit=1"]
     assert run(folder, *given, "trainer.max_steps=60", DECAY, "callbacks.checkpoint.every_n_steps=30") == 0
     file = folder / "checkpoints" / "step_00000060" / "state.ckpt"
     data = bytearray(file.read_bytes())
@@ -166,12 +166,12 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
 
 def test_going_back_in_a_run_that_went_further_is_refused(finished, tmp_path, capsys):
     folder = tmp_path / "run"
-    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation.retrieval=1"]
+    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation.retrieval.limit=1"]
     assert run(folder, *given, "trainer.max_steps=6", "callbacks.checkpoint.every_n_steps=3") == 0
     first = folder / "checkpoints" / "step_00000003"
     assert run(folder, *given, f"resume={first}") == 2
     assert "goes on to step 6: choose another hydra.run.dir" in capsys.readouterr().err
-    more = ["evaluation.retrieval=1", "trainer.max_steps=6"]  # the branch takes the first stage with it
+    more = ["evaluation.retrieval.limit=1", "trainer.max_steps=6"]  # the branch takes the first stage with it
     assert run(tmp_path / "branch", f"resume={first}", *more) == 0
     ours, theirs = checkpoint(folder)["state_dict"], checkpoint(tmp_path / "branch")["state_dict"]
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -182,7 +182,7 @@ def test_going_back_in_a_run_that_went_further_is_refused(finished, tmp_path, ca
 def test_two_processes_train_as_one_and_wandb_has_a_run_for_each_stage(finished, tmp_path):
     folder = tmp_path / "run"
     options = ["trainer=ddp", "trainer.accelerator=cpu", "logger=wandb", "first_stage.max_steps=40"]
-    options += ["trainer.max_steps=20", DECAY, "evaluation.retrieval=1", f"hydra.run.dir={folder}"]
+    options += ["trainer.max_steps=20", DECAY, "evaluation.retrieval.limit=1", f"hydra.run.dir={folder}"]
     done = subprocess.run(
         [sys.executable, "-m", "ldm.cli.train", *TINY, *options],
         env=os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
@@ -207,7 +207,7 @@ def test_two_processes_train_as_one_and_wandb_has_a_run_for_each_stage(finished,
 def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
     folder = tmp_path / "run"
     given = f"first_stage.checkpoint={finished}/autoencoder.safetensors"
-    assert run(folder, given, "trainer.max_steps=2", "evaluation.retrieval=1") == 0
+    assert run(folder, given, "trainer.max_steps=2", "evaluation.retrieval.limit=1") == 0
     assert not (folder / "autoencoder").exists()
     states = [load_file(path / "autoencoder.safetensors") for path in (finished, folder)]
     assert states[0].keys() == states[1].keys()

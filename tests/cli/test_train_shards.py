@@ -45,7 +45,7 @@ def run(folder, shards, first_stage, *more):
         "data.crop=random",
         "task.cache_latents=false",
         "data.flip=0.5",
-        "evaluation.retrieval=0",
+        "evaluation=prompts",
     ]
     lines = ["experiment=tiny", "threads=1", f"hydra.run.dir={folder}", *options, *small, *ends, *more]
     return train.main(lines)

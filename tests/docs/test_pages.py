@@ -46,7 +46,7 @@ SMALL = {
         "trainer.max_steps=2",
         "first_stage.max_steps=2",
         "sampling.num_inference_steps=1",
-        "evaluation.retrieval=1",
+        "evaluation.retrieval.limit=1",
     ],
     "ldm-sample": ["num_inference_steps=2"],
     "ldm-plan": ["data.batch_size=16", "first_stage.data.batch_size=16"],
@@ -101,7 +101,7 @@ def small(words, block):
         if any(a == "checkpoint=path/to/checkpoint" for a in arguments) and command == "ldm-sample":
             arguments += [] if any(a.startswith("mode=") for a in arguments) else ["height=64", "width=64"]
         if any(a.startswith("experiment=emoji") for a in arguments):
-            arguments += ["evaluation.held_out=[]", "evaluation.prompts=[pizza]", "data.batch_size=4"]
+            arguments += ["evaluation=prompts", "prompts=[pizza]", "data.batch_size=4"]
     if command in ("ldm-train", "ldm-sample", "ldm-plan"):
         arguments += ["threads=1"]
     return [*arguments, *block.appended(words)]

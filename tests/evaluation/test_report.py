@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from ldm.evaluation.report import read_metrics, write_report
+from ldm.evaluation.score import Headline, Picture, Score, Table, write_scores
 from ldm.utils.image_io import make_grid, save_png
 
 
@@ -21,17 +22,18 @@ def test_report_is_self_contained_and_shows_what_is_there(tmp_path):
     summary = {
         "name": "a <b>",
         "timings": {"train": 61.0},
-        "autoencoder": {"psnr": 31.5},
-        "retrieval": {
-            "top1": 0.5,
-            "top5": 1.0,
-            "n": 2,
-            "references": 9,
-            "misses": [{"caption": "x", "got": "<y>"}],
-        },
-        "held_out": [{"caption": "purple square", "nearest": "purple square", "correct": True}],
         "sample_command": 'ldm-sample prompt="red heart"',
     }
+    score = Score(
+        title="Any metric",
+        headlines=[
+            Headline(label="quality", value=31.5, format="{:.1f} dB"),
+            Headline(label="top-1", value=0.5, format="{:.1%}"),
+        ],
+        tables=[Table(head=["prompt", "got"], rows=[["x", "<y>"]])],
+        pictures=[Picture(file="samples/prompts.png"), Picture(file="samples/held_out.png", wide=True)],
+    )
+    write_scores(tmp_path, {"any": score})
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     (tmp_path / "metrics.csv").write_text("step,train/loss,loss_t/00\n1,2.0,\n2,1.0,1.0\n3,0.5,0.7\n")
@@ -39,6 +41,7 @@ def test_report_is_self_contained_and_shows_what_is_there(tmp_path):
     for name in ("prompts", "step_00000001", "held_out"):
         Image.new("RGB", (4, 4)).save(tmp_path / "samples" / f"{name}.png")
     page = write_report(tmp_path).read_text()
+    assert "<h2>Any metric</h2>" in page
     assert "31.5 dB" in page
     assert "50.0%" in page
     assert "1m01s" in page
@@ -48,12 +51,9 @@ def test_report_is_self_contained_and_shows_what_is_there(tmp_path):
     assert not re.search(r"""(src|href)=["']?https?:""", page)
 
 
-def test_a_part_of_a_summary_is_enough(tmp_path):
-    summary = {"retrieval": {"top1": 0.25}, "autoencoder": {"parameters": 3}, "held_out": []}
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    page = write_report(tmp_path).read_text()
-    assert "25.0%" in page
-    assert "Held out" not in page
+def test_a_score_without_anything_has_no_section(tmp_path):
+    write_scores(tmp_path, {"empty": Score(title="Empty", values={"x": 1})})
+    assert "Empty" not in write_report(tmp_path).read_text()
 
 
 def test_a_run_that_diverged_has_a_report(tmp_path):
@@ -62,27 +62,25 @@ def test_a_run_that_diverged_has_a_report(tmp_path):
     assert "<h2>" not in page or "<svg" in page
 
 
-def test_many_misses_are_folded_and_all_there(tmp_path):
-    misses = [{"caption": f"c{i}", "got": "x"} for i in range(57)]
-    (tmp_path / "summary.json").write_text(json.dumps({"retrieval": {"misses": misses}}))
+def test_a_long_table_is_folded_and_all_there(tmp_path):
+    rows = [[f"c{i}", "x"] for i in range(57)]
+    misses = Table(head=["caption", "got"], rows=rows, summary="the 57 misses")
+    write_scores(tmp_path, {"any": Score(title="Any", tables=[misses])})
     page = write_report(tmp_path).read_text()
     assert "<summary>the 57 misses" in page
     assert all(f"<td>c{i}</td>" in page for i in range(57))
 
 
-def test_held_out_captions_are_judged_below_their_images(tmp_path):
-    held = [
-        {"caption": "green heart", "nearest": "green heart", "correct": True},
-        {"caption": "purple square", "nearest": "blue square", "correct": False},
-    ]
-    (tmp_path / "summary.json").write_text(json.dumps({"held_out": held}))
+def test_verdicts_stand_below_their_images(tmp_path):
+    verdicts = [(True, "right"), (False, "nearest: blue <square>")]
+    picture = Picture(file="samples/held_out.png", verdicts=verdicts)
+    write_scores(tmp_path, {"any": Score(title="Any", pictures=[picture])})
     (tmp_path / "samples").mkdir()
     images = make_grid(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), columns=2)
     save_png(images, tmp_path / "samples" / "held_out.png", {"prompts": "green heart\npurple square"})
     page = write_report(tmp_path).read_text()
-    assert "1 of 2" in page
     assert "green heart<br><b class=yes>right" in page
-    assert "purple square<br><b class=no>nearest: blue square" in page
+    assert "purple square<br><b class=no>nearest: blue &lt;square&gt;" in page
 
 
 def test_the_strip_shows_first_and_last_of_many_grids(tmp_path):

@@ -107,5 +107,5 @@ def test_embeddings_are_dropped_as_captions_are(parts):
 
 
 def test_impossible_dropout_is_refused():
-    with pytest.raises(ValueError, match=r"task\.caption_dropout"):
+    with pytest.raises(ValueError, match=r"caption_dropout must be in"):
         drop_captions(["a"], 1.5, torch.zeros(1))

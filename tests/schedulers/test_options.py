@@ -1,4 +1,4 @@
-"""Options out of range are refused in one line that names the key; every solver says what it is."""
+"""Properties of every solver: independent rows, and the declared evaluations, noise, order and source."""
 
 import pytest
 import torch
@@ -8,49 +8,8 @@ from ldm.diffusion.sampling import Scheduler, sample
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import trailing
 from ldm.evaluation.oracle import gaussian
-from ldm.schedulers import (
-    DPM2,
-    LCM,
-    TCD,
-    Adams,
-    DPMSolverPP,
-    DPMSolverPPSingle,
-    Euler,
-    Restart,
-    SASolver,
-    UniPC,
-)
 
 SOLVERS = options("scheduler")
-
-
-@pytest.mark.parametrize(
-    ("kind", "given", "key"),
-    [
-        (Adams, {"order": 5}, "order"),
-        (DPMSolverPP, {"order": 4}, "order"),
-        (DPMSolverPP, {"eta": 1.5}, "eta"),
-        (DPMSolverPPSingle, {"order": 0}, "order"),
-        (DPMSolverPPSingle, {"order": 3, "noise_at": "stages"}, "noise_at"),
-        (Euler, {"churn": 0.5}, "churn"),
-        (Euler, {"noise_scale": 0.0}, "noise_scale"),
-        (DPM2, {"eta": -0.1}, "eta"),
-        (UniPC, {"order": 4}, "order"),
-        (SASolver, {"order": 5}, "order"),
-        (SASolver, {"corrector_order": 5}, "corrector_order"),
-        (SASolver, {"tau": 3.0}, "tau"),
-        (Restart, {"low": 3.0}, "low"),
-        (Restart, {"repeats": 0}, "repeats"),
-        (Restart, {"steps": 0}, "steps"),
-        (LCM, {"sigma_data": 0.0}, "sigma_data"),
-        (LCM, {"time_scale": 0.0}, "time_scale"),
-        (TCD, {"gamma": 1.1}, "gamma"),
-    ],
-)
-def test_options_out_of_range_are_refused(kind, given, key):
-    with pytest.raises(ValueError, match=rf"scheduler\.{key}") as caught:
-        kind(**given)
-    assert "\n" not in str(caught.value)
 
 
 def run(solver, x, rows, steps=6):

@@ -9,7 +9,7 @@ from ldm.cli.groups import options
 from ldm.diffusion import random
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.schedule import scaled_linear
-from ldm.diffusion.timesteps import times_of, trailing
+from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import Mixture, gaussian, sampled_moments
 from ldm.schedulers import DDIM, DPM2, Euler, Heun, Restart
 
@@ -57,23 +57,3 @@ def _quantiles(data, u):
         )
         low, high = torch.where(below < u, middle, low), torch.where(below < u, high, middle)
     return middle
-
-
-def test_restart_goes_its_interval_again():
-    """2 x repeats x steps evaluations more, once."""
-    data, grid = gaussian(0.5, 0.6), times_of(GRIDS["log_snr"], SCHEDULE, 12)
-    plain = sampled_moments(Heun(), SCHEDULE, data, grid)
-    again = sampled_moments(Restart(low=0.1, high=2.0, repeats=3, steps=20), SCHEDULE, data, grid)
-    assert again.evaluations == plain.evaluations + 2 * 3 * 20
-    assert again.error < 0.05
-
-
-def test_churn_outside_of_its_levels_is_none():
-    data, grid = gaussian(0.5, 0.6), trailing(1000, 20)
-    plain = sampled_moments(Euler(), SCHEDULE, data, grid)
-    off = sampled_moments(Euler(churn=0.2, churn_min=1e6), SCHEDULE, data, grid)
-    some = sampled_moments(Euler(churn=0.2, churn_min=0.1, churn_max=5.0), SCHEDULE, data, grid)
-    assert off == plain
-    assert some.std != plain.std
-    louder = sampled_moments(Euler(churn=0.2, noise_scale=1.05), SCHEDULE, data, grid)
-    assert louder.std > sampled_moments(Euler(churn=0.2), SCHEDULE, data, grid).std

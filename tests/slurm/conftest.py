@@ -36,7 +36,7 @@ TINY = [
     "callbacks.validation.draws=8",
     "callbacks.validation.strata=4",
     "sampling.num_inference_steps=2",
-    "evaluation.retrieval=0",
+    "evaluation=prompts",
     "backbone.channels=[8]",
     "backbone.attention=[cross]",
 ]

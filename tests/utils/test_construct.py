@@ -115,9 +115,7 @@ def test_a_deferred_call_names_its_key_and_survives_copies():
     grid = construct(TRAILING, "sampling.timesteps")
     for same in (grid, copy.deepcopy(grid), pickle.loads(pickle.dumps(grid))):
         assert isinstance(same, Deferred)
-        with pytest.raises(
-            UserError, match=r"^sampling\.timesteps: num_inference_steps must be 1 to 10"
-        ):
+        with pytest.raises(UserError, match=r"^sampling\.timesteps: num_inference_steps must be 1 to 10"):
             same(10, 0)
 
 

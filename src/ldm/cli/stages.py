@@ -247,25 +247,23 @@ class Run:
 
     def _finish_first_stage(self, module: AutoencoderTraining, data: Any, path: Path) -> None:
         """Measures the latents and the reconstruction, writes the autoencoder and a picture."""
-        from ldm.evaluation.metrics import psnr
-        from ldm.utils.image_io import make_grid, save_png, to_uint8
+        from ldm.evaluation.metrics.reconstruction import Reconstruction
+        from ldm.evaluation.score import write_scores
 
         statistics = module.latent_statistics(data.training_images(), self.cfg.first_stage.whitening)
         module.ema.set_latent_statistics(statistics["scaling_factor"], statistics["shift_factor"])
         self.autoencoder_node |= statistics
         if not is_main():
             return
-        images = data.validation_images()
-        output = module.reconstruct(images)
-        score = float(psnr(output, images).mean())
+        score = Reconstruction()(module, data, self.dir)
+        write_scores(self.dir, {"autoencoder": score})
         self.summary["autoencoder"] = {
-            "psnr": round(score, 2),
-            "images": len(images),
+            **score.values,
             "parameters": sum(p.numel() for p in module.net.parameters()),
         }
-        log.info("autoencoder: %.2f dB PSNR on %d images it has not seen", score, len(images))
-        both = torch.cat([images[:16], output[:16]])
-        save_png(make_grid(to_uint8(both), columns=16), self.dir / "reconstructions.png")
+        log.info(
+            "autoencoder: %.2f dB PSNR on %d unseen images", score.values["psnr"], score.values["images"]
+        )
         save_model(path, {"autoencoder": module.ema}, {"autoencoder": self.autoencoder_node})
         self._save_summary()
 
@@ -286,7 +284,7 @@ class Run:
 
     def _diffusion(self, autoencoder: nn.Module, data: Any) -> None:
         """Trains the diffusion model, writes it, samples and scores it."""
-        from ldm.cli.scores import score
+        from ldm.evaluation.evaluate import evaluate, summary_of
 
         text = OmegaConf.to_yaml(self.cfg, resolve=True)
         if self.initial is not None and "pretrained" in self.cfg.text_encoder:
@@ -301,6 +299,7 @@ class Run:
         if self.cfg.weak_checkpoint is not None:
             weak = load_model(self.cfg.weak_checkpoint).components
             module.weak = (weak["text_encoder"].eval(), weak["backbone"].eval())
+        metrics = {name: node and build(node) for name, node in (self.cfg.evaluation or {}).items()}
         self.fit(module, data, self.dir, {})
         if not initialised() and not is_main():
             return  # a finished run: the first rank does alone what is left
@@ -311,10 +310,16 @@ class Run:
             "parameters": sum(p.numel() for p in module.nets.parameters()),
             "steps": int(self.cfg.trainer.max_steps),
         }
-        self.summary["sample_command"] = f'ldm-sample {command} prompt="{self.cfg.evaluation.prompts[0]}"'
+        prompts = self.cfg.prompts
+        what = (
+            f'prompt="" num_images_per_prompt={prompts}'
+            if isinstance(prompts, int)
+            else f'prompt="{prompts[0]}"'
+        )
+        self.summary["sample_command"] = f"ldm-sample {command} {what}"
         with self.timed("samples and scores"), tempfile.TemporaryDirectory() as elsewhere:
             folder = self.dir if is_main() else Path(elsewhere)  # all draw, one writes
-            self.summary |= score(self.cfg.evaluation, module.sampler.images, data, folder)
+            self.summary |= summary_of(evaluate(module.sampler, data, metrics, folder))
 
     def _save(self, module: LatentDiffusion) -> str:
         """Writes what was trained, model or adapters; returns the arguments by which ldm-sample takes it."""

@@ -149,18 +149,6 @@ class OrderedData(pl.LightningDataModule):
         """Images never trained on; the training images of a data set that holds none out."""
         return self.training_images(256)
 
-    def training_captions(self) -> list[tuple[int, str]]:
-        """(reference index, caption) of the training samples that retrieval scores."""
-        return []
-
-    def reference_images(self) -> UInt8[Tensor, "n 3 h w"]:
-        """Images among which retrieval looks for the prompted one."""
-        raise UserError(f"{type(self).__name__} has no reference images")
-
-    def reference_captions(self) -> list[str]:
-        """Captions of the reference images."""
-        return []
-
     def __getstate__(self) -> dict[str, Any]:
         """Without the trainer, so that loader processes can be started."""
         return {k: v for k, v in self.__dict__.items() if k != "trainer"}

@@ -5,11 +5,13 @@ import html
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ldm.evaluation.chart import Points, line_chart, smooth
-from ldm.evaluation.page import STYLE, labelled, picture, section, table
+from ldm.evaluation.page import STYLE, labelled, names_in, picture, section, table
+from ldm.evaluation.score import Picture, Score, Table, read_scores
 from ldm.utils.duration import duration
 from ldm.utils.files import write_text
 
@@ -30,34 +32,18 @@ def read_metrics(path: Path) -> Series:
     return {name: sorted(points.items()) for name, points in columns.items()}
 
 
-def cards(summary: dict[str, Any], metrics: Series) -> str:
-    """The headline numbers that there are."""
-    scores = [
-        ("PSNR on unseen images", "autoencoder", "psnr", "{:.1f} dB"),
-        ("retrieval top-1", "retrieval", "top1", "{:.1%}"),
-        ("retrieval top-5", "retrieval", "top5", "{:.1%}"),
-        ("held-out pairs: background", "held_out_pairs", "background", "{:.1%}"),
-        ("held-out pairs: emoji", "held_out_pairs", "emoji", "{:.1%}"),
-    ]
-    sizes = [
-        ("parameters", "latent_diffusion", "parameters", "{:,}"),
-        ("steps", "latent_diffusion", "steps", "{:,}"),
-    ]
-
-    def found(wanted: list[tuple[str, str, str, str]]) -> list[tuple[str, str]]:
-        return [
-            (label, form.format(summary[a][b])) for label, a, b, form in wanted if b in summary.get(a, {})
-        ]
-
-    shown = found(scores)
-    if held := summary.get("held_out"):
-        shown.append(("held-out captions right", f"{sum(h['correct'] for h in held)} of {len(held)}"))
-    shown += found(sizes)
+def cards(scores: Mapping[str, Score], summary: dict[str, Any], metrics: Series) -> str:
+    """The headlines of the scores, then size, steps, speed and time of the run, where they are known."""
+    shown = [(headline.label, headline.text) for score in scores.values() for headline in score.headlines]
+    model = summary.get("latent_diffusion", {})
+    shown += [(name, f"{model[name]:,}") for name in ("parameters", "steps") if name in model]
     if speeds := [y for _, y in metrics.get("images_per_second", [])]:
         shown.append(("images per second", f"{statistics.median(speeds):,.0f}"))
     if timings := summary.get("timings"):
         shown.append(("in all", duration(sum(timings.values()))))
-    body = "".join(f'<div class="card"><b>{v}</b>{k}</div>' for k, v in shown)
+    body = "".join(
+        f'<div class="card"><b>{html.escape(text)}</b>{html.escape(label)}</div>' for label, text in shown
+    )
     return f'<div class="cards">{body}</div>' if body else ""
 
 
@@ -104,37 +90,39 @@ def strip(folder: Path) -> str:
     return f'<div class="strip">{body}</div>' if body else ""
 
 
-def retrieval_part(found: dict[str, Any]) -> str:
-    """Retrieval's numbers and misses."""
-    text = (
-        "<p>For each training caption: which of all reference images is nearest in pixels?</p>"
-        if found
-        else ""
+def score_section(score: Score, run_dir: Path) -> str:
+    """The section of a score: its sentence, tables and pictures."""
+    text = f"<p>{html.escape(score.text)}</p>" if score.text else ""
+    tables = [folded(each) for each in score.tables]
+    return section(score.title, text, *tables, *(shown_picture(each, run_dir) for each in score.pictures))
+
+
+def folded(of: Table) -> str:
+    """A table, which is folded if it has more than 20 rows."""
+    listed = table(of.head, of.rows)
+    if len(of.rows) <= FEW:
+        return listed
+    return f"<details><summary>{html.escape(of.summary or 'the rows')}</summary>{listed}</details>"
+
+
+def shown_picture(of: Picture, run_dir: Path) -> str:
+    """A picture: a grid with a prompt and a verdict below each image, or the PNG as it is."""
+    path = run_dir / of.file
+    if of.wide:
+        figure = picture(path, of.caption)
+        return f'<div class="wide">{figure}</div>' if figure else ""
+    if of.caption:
+        return picture(path, of.caption)
+    prompts = [html.escape(prompt) for prompt in names_in(path)]
+    if len(prompts) != len(of.verdicts):
+        return labelled(path)
+    return labelled(
+        path,
+        [
+            f"{prompt}<br><b class={'yes' if right else 'no'}>{html.escape(words)}</b>"
+            for prompt, (right, words) in zip(prompts, of.verdicts, strict=True)
+        ],
     )
-    names = [("captions", "n", "{:,}"), ("reference images", "references", "{:,}")]
-    names += [("prompted image is nearest", "top1", "{:.1%}"), ("among the five nearest", "top5", "{:.1%}")]
-    rows = [[label, form.format(found[key])] for label, key, form in names if key in found]
-    misses = [[m["caption"], m["got"]] for m in found.get("misses", [])]
-    listed = table(["missed prompt", "nearest image"], misses)
-    if len(misses) > FEW:
-        listed = f"<details><summary>the {len(misses):,} misses</summary>{listed}</details>"
-    return text + table(["retrieval", ""], rows) + listed
-
-
-def held_out_part(summary: dict[str, Any], samples: Path) -> str:
-    """Captions and pairs never trained on."""
-    held = summary.get("held_out", [])
-    labels = [
-        f"{html.escape(h['caption'])}<br><b class=yes>right</b>"
-        if h["correct"]
-        else f"{html.escape(h['caption'])}<br><b class=no>nearest: {html.escape(h['nearest'])}</b>"
-        for h in held
-    ]
-    grid = labelled(samples / "held_out.png", labels)
-    rows = [[h["caption"], h["nearest"], "yes" if h["correct"] else "no"] for h in held]
-    listed = "" if 'class="labelled' in grid else table(["prompt", "nearest image", "right"], rows)
-    pairs = picture(samples / "held_out_pairs.png", "emoji on backgrounds they were never shown on")
-    return grid + listed + pairs
 
 
 def about(summary: dict[str, Any], title: str) -> str:
@@ -149,24 +137,19 @@ def about(summary: dict[str, Any], title: str) -> str:
 
 def write_report(run_dir: Path) -> Path:
     """Writes `report.html` into a run directory and returns its path; what the run lacks is left out."""
-    file, config, samples = run_dir / "summary.json", run_dir / "config.yaml", run_dir / "samples"
+    file, config = run_dir / "summary.json", run_dir / "config.yaml"
     summary: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    metrics = read_metrics(run_dir / "metrics.csv")
+    scores, metrics = read_scores(run_dir), read_metrics(run_dir / "metrics.csv")
     curve, command = curves(run_dir, metrics), html.escape(summary.get("sample_command", ""))
     timings = [[name, duration(seconds)] for name, seconds in summary.get("timings", {}).items()]
     text = html.escape(config.read_text()) if config.is_file() else ""
-    all_of_it = labelled(samples / "all.png")
-    reconstruction = picture(run_dir / "reconstructions.png", "above: images not seen, below: decoded")
     title = html.escape(str(summary.get("name", run_dir.name)))
     body = [
         about(summary, title),
-        cards(summary, metrics),
-        section("Fixed prompts", labelled(samples / "prompts.png")),
+        cards(scores, summary, metrics),
+        *(score_section(score, run_dir) for score in scores.values()),
         section("Curves", f'<div class="charts">{curve}</div>' if curve else ""),
-        section("Samples over time", strip(samples)),
-        section("Reconstruction", f'<div class="wide">{reconstruction}</div>' if reconstruction else ""),
-        section("Retrieval", retrieval_part(summary.get("retrieval", {})), all_of_it),
-        section("Held out of training", held_out_part(summary, samples)),
+        section("Samples over time", strip(run_dir / "samples")),
         section("Timings", table(["stage", "time"], timings)),
         section("Sample from it", f"<pre class=command>{command}</pre>" if command else ""),
         section(

@@ -26,16 +26,18 @@ class SampleGrid(StepCallback):
     W&B and TensorBoard get the same images with the prompts below them.
 
     Args:
-        captions: the prompts.
+        captions: the prompts, or the number of images of an unconditional model.
         every_n_steps: interval; the last step is drawn too.
         seed: of the noise.
         columns: of the grid.
     """
 
-    def __init__(self, captions: list[str], every_n_steps: int, seed: int = 0, columns: int = 8) -> None:
+    def __init__(
+        self, captions: list[str] | int, every_n_steps: int, seed: int = 0, columns: int = 8
+    ) -> None:
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
-        self.captions, self.every_n_steps = list(captions), every_n_steps
+        self.captions, self.every_n_steps = captions, every_n_steps
         self.seed, self.columns = seed, columns
 
     def on_train_batch_end(
@@ -53,8 +55,9 @@ class SampleGrid(StepCallback):
     def _draw(self, trainer: pl.Trainer, images: Tensor) -> None:
         folder = Path(trainer.default_root_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        about = {"step": str(self._step), "seed": str(self.seed), "prompts": "\n".join(self.captions)}
+        prompts = [""] * self.captions if isinstance(self.captions, int) else list(self.captions)
+        about = {"step": str(self._step), "seed": str(self.seed), "prompts": "\n".join(prompts)}
         save_png(make_grid(images, columns=self.columns), folder / f"step_{self._step:08d}.png", about)
         if any(isinstance(logger, WandbLogger | TensorBoardLog) for logger in trainer.loggers):
-            picture = labelled_grid(images, self.captions, columns=self.columns)
+            picture = labelled_grid(images, prompts, columns=self.columns)
             log_picture(trainer, "samples", picture, self._step)

@@ -1,4 +1,4 @@
-"""Retrieval of the prompted image among reference images by distance in pixels."""
+"""Ranks of the prompted image among reference images by distance in pixels."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ldm.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrieval:
+class Ranks:
     """Ranks of the prompted images among the references, by distance to the samples.
 
     Args:
@@ -32,9 +32,9 @@ class Retrieval:
         return (self.rank < 5).float().mean().item()
 
 
-def retrieval(
+def ranks(
     images: Shaped[Tensor, "n c h w"], references: Shaped[Tensor, "m _ _ _"], targets: Int64[Tensor, " n"]
-) -> Retrieval:
+) -> Ranks:
     """Ranks all references by their Euclidean distance in pixels to each sample.
 
     Args:
@@ -55,4 +55,4 @@ def retrieval(
         distance = torch.cdist(part.flatten(1).float(), flat)  # (b, m)
         nearest.append(distance.argmin(1))
         rank.append((distance < distance.gather(1, target[:, None])).sum(1))
-    return Retrieval(nearest=torch.cat(nearest), rank=torch.cat(rank))
+    return Ranks(nearest=torch.cat(nearest), rank=torch.cat(rank))

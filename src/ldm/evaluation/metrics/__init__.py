@@ -1,0 +1,1 @@
+"""Metrics: one frozen dataclass a file, (sampler, data, folder) -> Score."""
