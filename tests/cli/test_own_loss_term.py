@@ -20,7 +20,7 @@ class Constant:
         return step.t * 0 + self.value
 '''
 SHORT = ["experiment=tiny", "threads=1", "trainer.max_steps=2", "first_stage.max_steps=1"]
-SHORT += ["trainer.log_every_n_steps=1", "evaluation.retrieval=0", "sampling.num_inference_steps=1"]
+SHORT += ["trainer.log_every_n_steps=1", "evaluation=null", "sampling.num_inference_steps=1"]
 
 
 def losses(run):
