@@ -19,6 +19,7 @@ from ldm.checkpoints.assemble import LoadedModel
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.lora import FILE, save_lora
 from ldm.checkpoints.native import save_model
+from ldm.checkpoints.readable import check_readable
 from ldm.checkpoints.store import CheckpointStore, is_sharded, resumable, state_of
 from ldm.checkpoints.training import trained_tensors, training_metadata
 from ldm.cli.config import build
@@ -31,7 +32,6 @@ from ldm.training.callbacks.checkpoints import Checkpoints
 from ldm.training.distributed.environment import environment
 from ldm.training.distributed.slurm import Stopped
 from ldm.training.latent_diffusion import LatentDiffusion
-from ldm.utils.construct import STORED
 from ldm.utils.device import has_bf16, set_threads
 from ldm.utils.distributed import initialised, is_main
 from ldm.utils.errors import UserError
@@ -44,23 +44,6 @@ log = logging.getLogger(__name__)
 def plain(node: DictConfig) -> dict[str, Any]:
     """A config node as a plain, resolved dict without `_partial_`: what a checkpoint's metadata holds."""
     return {str(k): v for k, v in resolved(node).items() if k != "_partial_"}
-
-
-def portable(sampling: dict[str, Any]) -> dict[str, Any]:
-    """Sampling settings that a file may hold: solvers of the user's own are replaced, with a warning.
-
-    A model file names nothing but `ldm`'s own classes, so that reading one runs no other code.
-    """
-    defaults = {
-        "scheduler": {"_target_": "ldm.schedulers.ddim.DDIM", "eta": 0.0},
-        "timesteps": {"_target_": "ldm.diffusion.timesteps.trailing", "_partial_": True, "final": -1.0},
-    }
-    kept = dict(sampling)
-    for name, node in sampling.items():
-        if isinstance(node, dict) and not str(node.get("_target_", "")).startswith(STORED):
-            log.warning("%s: %s is not kept in the model's file", name, node.get("_target_"))
-            kept[name] = defaults.get(name)
-    return kept
 
 
 def quieten_lightning() -> None:
@@ -273,6 +256,7 @@ class Run:
         It is made sure, before a first stage is trained, that the text encoder has room for its words, that
         there is a grid to sample on and that the task can be built.
         """
+        check_readable(self.model_config())
         build(self.cfg.task, autoencoder=nn.Identity())  # its nets are made when training starts
         sampling, diffusion, data = build(self.cfg.sampling), build(self.cfg.diffusion), build(self.cfg.data)
         times_of(sampling["timesteps"], diffusion.schedule, sampling["num_inference_steps"])
@@ -341,7 +325,7 @@ class Run:
             "text_encoder": plain(cfg.text_encoder),
             "backbone": plain(cfg.backbone),
             "diffusion": plain(cfg.diffusion),
-            "sampling": portable(plain(cfg.sampling)),
+            "sampling": plain(cfg.sampling),
             "image_size": cfg.data.image_size,
             "caption_dropout": cfg.task.caption_dropout,
             "training": {"name": cfg.name, "seed": cfg.seed, "steps": cfg.trainer.max_steps},
