@@ -95,6 +95,9 @@ def test_experiments_start_with_their_question(name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_builds_and_denoises_on_the_meta_device(name):
     cfg = composed(f"experiment={name}")
+    if cfg.task is None:
+        assert not {"backbone", "text_encoder"} & cfg.keys()
+        return
     with torch.device("meta"):
         autoencoder, text = build(cfg.autoencoder)(), build(cfg.text_encoder)()
         backbone = build(cfg.backbone)()

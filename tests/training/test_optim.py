@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ldm.training.optim import LRSchedule, optimizer_and_schedule
+from ldm.utils.errors import UserError
 
 SCHEDULE = LRSchedule(warmup_images=100, total_images=1000, decay_start=0.5, final=0.1)
 
@@ -44,3 +45,19 @@ def test_frozen_parameters_are_left_out():
     net.bias.requires_grad_(False)
     made = optimizer_and_schedule(partial(torch.optim.SGD, lr=1.0), net.parameters(), SCHEDULE, 1)
     assert [p.shape for g in made["optimizer"].param_groups for p in g["params"]] == [net.weight.shape]
+
+
+def test_an_optimizer_that_refuses_the_parameters_is_a_mistake_of_the_user():
+    def matrices_only(parameters):
+        raise ValueError("Muon only supports 2D parameters\nwhereas we found a parameter with size 3")
+
+    with pytest.raises(UserError, match="parameters: Muon only supports 2D parameters whereas we"):
+        optimizer_and_schedule(matrices_only, nn.Linear(2, 2).parameters(), SCHEDULE, 1)
+
+
+def test_without_a_schedule_the_rate_is_constant():
+    optimizer = partial(torch.optim.SGD, lr=0.5)
+    schedule = optimizer_and_schedule(optimizer, nn.Linear(2, 2).parameters(), None, 10)["lr_scheduler"]
+    schedule["scheduler"].optimizer.step()
+    schedule["scheduler"].step()
+    assert schedule["scheduler"].get_last_lr() == [0.5]

@@ -25,6 +25,7 @@ class APG:
     norm_threshold: float | None = 7.5
 
     needs_uncond: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if not -1.0 < self.momentum < 1.0:

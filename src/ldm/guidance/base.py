@@ -53,6 +53,10 @@ class Guidance(Protocol):
     def needs_uncond(self) -> bool:
         """True if the rule evaluates the empty prompt, on which the model must have been trained."""
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Capabilities that the net must have, of those in `supports` of a backbone."""
+
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net.
 

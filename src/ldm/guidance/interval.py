@@ -35,6 +35,11 @@ class Interval:
         """As of the rule used inside."""
         return self.rule.needs_uncond
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Those of the rule."""
+        return self.rule.needs
+
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The net with guidance inside of the interval only."""
         guided, plain = self.rule(branches, scale, diffusion), alone(branches.cond)

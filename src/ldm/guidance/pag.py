@@ -28,6 +28,11 @@ class PAG:
         if not self.scale >= 0:
             raise ValueError(f"scale must be at least 0, got {self.scale}")
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Self-attention in the net's middle that can be perturbed."""
+        return frozenset({"pag"}) if self.scale else frozenset()
+
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net: one call on a batch of two or three parts."""
         others = [branches.cond._replace(perturbed=True)] if self.scale else []

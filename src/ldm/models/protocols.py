@@ -72,7 +72,7 @@ class Autoencoder(Protocol):
 
     @property
     def supports(self) -> frozenset[str]:
-        """Capabilities: "tiling" (the layers of `AutoencoderKL`, which can be evaluated in bands)."""
+        """Capabilities: "tiling" (layers of `AutoencoderKL`), "thresholding" (latents are pixels)."""
 
     def encode(self, image: Float[Tensor, "b c h w"]) -> Posterior:
         """`encode(image)`: posterior (`ldm.models.vae.Posterior`) of the unnormalised latents of images."""

@@ -205,12 +205,20 @@ class Pipeline:
         return self
 
     def prepare(
-        self, prompt: str | Sequence[str], given: Settings, shape: tuple[int, int, int], strength: float = 1.0
+        self,
+        prompt: str | Sequence[str] | None,
+        given: Settings,
+        shape: tuple[int, int, int],
+        strength: float = 1.0,
     ) -> Job:
         """`Sampler.prepare`, with warnings of what will have no effect."""
         job = self.sampler.prepare(prompt, given, shape, strength)
         if job.scale == 1.0 and given.negative_prompt:
             log.warning("negative_prompt has no effect at guidance_scale 1")
+        if job.scale == 1.0 and given.guidance is not None and not given.guidance.needs:
+            log.warning("guidance has no effect at guidance_scale 1")
+        if given.noise is not None and not getattr(job.scheduler, "stochastic", True):
+            log.warning("noise has no effect: %s draws none", type(job.scheduler).__name__)
         warn_of_words(self.text_encoder, [*job.prompts, *job.negatives])
         return job
 

@@ -11,6 +11,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ldm.utils.errors import UserError, one_line
+
 
 @dataclass(frozen=True, kw_only=True)
 class LRSchedule:
@@ -90,8 +92,13 @@ def optimizer_and_schedule(
         parameters: the trainable parameters.
         lr_schedule: factor as a function of the images seen; None keeps the rate.
         images_per_step: global batch size times gradient accumulation.
+
+    Raises: UserError if the optimizer refuses the parameters.
     """
-    built = optimizer([p for p in parameters if p.requires_grad])
+    try:
+        built = optimizer([p for p in parameters if p.requires_grad])
+    except (ValueError, TypeError) as error:  # Muon takes matrices only, for instance
+        raise UserError(f"optimizer refuses the parameters: {one_line(str(error))}") from error
     factor = lr_schedule or (lambda images: 1.0)
     schedule = LambdaLR(built, lambda step: factor(step * images_per_step))
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

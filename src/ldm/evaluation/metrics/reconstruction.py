@@ -45,8 +45,9 @@ class Reconstruction:
         images, file = data.validation_images(), "reconstructions.png"
         output = sampler.reconstruct(images)
         score = round(float(psnr(output, images).mean()), 2)
-        both = torch.cat([images[: self.shown], output[: self.shown]])
-        save_png(make_grid(to_uint8(both), columns=self.shown), folder / file)
+        shown = images[: self.shown]
+        both = torch.cat([shown, output[: self.shown]])
+        save_png(make_grid(to_uint8(both), columns=len(shown)), folder / file)
         return Score(
             title="Reconstruction",
             values={"psnr": score, "images": len(images)},
