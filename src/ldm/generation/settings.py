@@ -115,7 +115,7 @@ def settings(options: Mapping[str, Any]) -> Settings:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed besides: {', '.join(names)}"
-            raise UserError(f"unknown argument {name!r}{hint}")
+            raise TypeError(f"unknown argument {name!r}{hint}")
     return Settings(**options)
 
 
