@@ -87,7 +87,6 @@ SYNONYMS: dict[str, dict[str, str]] = {
         "n_samples": "num_images_per_prompt=...",
         "neg": "negative_prompt=...",
         "negative": "negative_prompt=...",
-        "num_images": "num_images_per_prompt=...",
         "num_samples": "num_images_per_prompt=...",
         "num_steps": "num_inference_steps=...",
         "out": "output=...",
