@@ -23,12 +23,12 @@ from torch.utils.checkpoint import checkpoint
 from ldm.cli.config import build
 from ldm.cli.rehearse import plain_nets, stages_of
 from ldm.cli.resolvers import register_resolvers
-from ldm.cli.stages import quieten_lightning
 from ldm.data.synthetic import SyntheticData
 from ldm.planning.estimate import STRATEGIES, Cluster, Plan, plan
 from ldm.planning.memory_tracker import size_of
 from ldm.planning.simulate import Setting, SimulatedStep, Trained, net_of
-from ldm.training.distributed.strategy import blocks
+from ldm.training.distributed.sharding import blocks
+from ldm.training.lightning_internals import quieten_lightning
 
 HERE = Path(__file__).parent
 

@@ -17,7 +17,7 @@ from ldm.models.vae import AutoencoderKL
 from ldm.planning import simulate as simulation
 from ldm.planning.simulate import Setting, on_meta, simulate
 from ldm.training.autoencoder import AutoencoderTraining
-from ldm.training.distributed.strategy import blocks
+from ldm.training.distributed.sharding import blocks
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.optim import LRSchedule
 

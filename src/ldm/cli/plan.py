@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
 from ldm.cli.app import entry
 from ldm.cli.config import build
 from ldm.cli.train import SUPPLIED
@@ -19,8 +17,11 @@ if TYPE_CHECKING:
 
 
 @entry("plan", supplied=SUPPLIED, unneeded=("data", "first_stage.data", "init_checkpoint"))
-def main(cfg: DictConfig) -> None:
-    """Prints the plan of each stage that the config trains, and writes it if it is to."""
+def main(config: dict[str, Any]) -> None:
+    """Print the plan of each stage that the config trains, and write it to a file if one is named."""
+    from omegaconf import OmegaConf
+
+    cfg = OmegaConf.create(config)
     if cfg.json is not None and Path(cfg.json).exists():
         raise UserError(f"json: {cfg.json} exists; choose another file")
     cluster = build(cfg.cluster)

@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from ldm.diffusion.conditioning import Conditioning
 from ldm.planning.cuda_rules import CudaAutocast, gpu_kernels
 from ldm.planning.memory_tracker import MemoryTracker, size_of
 from ldm.training.autoencoder import AutoencoderTraining
-from ldm.training.distributed.strategy import blocks
+from ldm.training.distributed.sharding import blocks
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.optim import parameters_of
 from ldm.utils.errors import UserError
@@ -178,7 +177,10 @@ def _trained(module: Trained) -> list[nn.Parameter]:
 
 
 def _frozen(module: Trained) -> tuple[nn.Module, ...]:
-    return module._frozen if isinstance(module, LatentDiffusion) else module._perceptual
+    if isinstance(module, LatentDiffusion):
+        text = module.weights.frozen_text
+        return (module.autoencoder,) if text is None else (module.autoencoder, text)
+    return module._perceptual
 
 
 def _state(module: Trained, optimizers: list[Optimizer]) -> dict[str, list[Tensor]]:
@@ -205,7 +207,6 @@ def _prepare(module: Trained, setting: Setting, image_size: int) -> None:
         _prepare_diffusion(module, setting, image_size)
     else:
         module.adversarial_start = 0  # when it has started, a step needs most
-        module._average = SimpleNamespace(update=lambda *images: None)  # type: ignore[assignment]
     if setting.checkpointing:
         rules = (
             CudaAutocast if setting.gpu else contextlib.nullcontext
@@ -219,11 +220,11 @@ def _prepare(module: Trained, setting: Setting, image_size: int) -> None:
 
 def _prepare_diffusion(module: LatentDiffusion, setting: Setting, image_size: int) -> None:
     """Takes the drawing of captions out, and the encoding of what was encoded before."""
-    module.caption_dropout = 0.0
+    module.encoder.caption_dropout = 0.0
     size = image_size // int(module.autoencoder.downscale)
     shape = (int(module.autoencoder.latent_channels), size, size)
-    if setting.precomputed or module._cache is not None:
-        module.latents = lambda batch: torch.zeros(len(batch["key"]), *shape)  # type: ignore[method-assign]
+    if setting.precomputed or module.encoder.cache is not None:
+        module.encoder.latents = lambda batch: torch.zeros(len(batch["key"]), *shape)  # type: ignore[method-assign]
     text = module.text_encoder(module.nets)
     if setting.precomputed and not text.trainable:
         length, width = text.max_length or 1, text.context_dim

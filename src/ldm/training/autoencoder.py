@@ -111,7 +111,7 @@ class AutoencoderTraining(pl.LightningModule):
         """Moves the perceptual net to the device, readies the moving average."""
         for module in self._perceptual:
             module.to(self.device)
-        self._average = MovingAverage(self.ema, self.net, self.horizon)
+        self.averages = [MovingAverage(self.ema, self.net, self.horizon)]
 
     def on_train_start(self) -> None:
         """At a run's first step, known only now, starts the shortcut at the data's principal parts."""
@@ -156,8 +156,6 @@ class AutoencoderTraining(pl.LightningModule):
             weight = adaptive_weight(loss, fool, self.net.decoder.conv_out.weight)
             loss = loss + self.adversarial_weight * weight * fool
         self._optimise(0, loss)
-        after = self.global_step * self.batch_size
-        self._average.update(after - self.batch_size, after)
         if adversarial:
             self.discriminator.requires_grad_(True)
             real, fake = self.discriminator(image), self.discriminator(output.detach())
