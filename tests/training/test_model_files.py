@@ -1,7 +1,5 @@
 from ldm.training.model_files import model_config
 
-OWN = {"_target_": "halfstep.HalfStep", "share": 1.0}
-
 
 def test_a_model_names_nets_not_calls_that_wait():
     net = {"_target_": "ldm.models.unet.UNet", "_partial_": True, "in_channels": 4}

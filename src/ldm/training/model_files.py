@@ -1,6 +1,5 @@
 """Files of a finished model: weights or adapters, and the config that is stored with them."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ from ldm.checkpoints.lora import FILE, save_lora
 from ldm.checkpoints.native import save_model
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.utils.distributed import is_main
-
-log = logging.getLogger(__name__)
 
 
 def model_config(config: dict[str, Any], autoencoder: dict[str, Any]) -> dict[str, Any]:
