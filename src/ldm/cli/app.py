@@ -41,12 +41,11 @@ def entry(
 ) -> Callable[[Task], Main]:
     """A decorator that makes a command of `task(config)`: `main(argv=None) -> exit status`.
 
-    The config is composed by Hydra from `ldm.conf`, checked, and handed to the task as a plain dict with all
-    interpolations resolved. A mistake of the user is one line on stderr and status 2, a failure one line and
-    1, ctrl-C one line and 130; a bug keeps its traceback, and LDM_TRACEBACK=1 shows it for all.
+    Hydra composes the config, which is checked and resolved to a plain dict. A mistake of the user is one line
+    and status 2, a failure 1, ctrl-C 130; a bug keeps its traceback, LDM_TRACEBACK=1 shows it for all.
 
     Args:
-        config_name: the primary config, also the name of the command: ldm-<config_name>.
+        config_name: the primary config of the command ldm-<config_name>.
         supplied: config key of a node -> arguments that the task passes when it builds the node.
         unneeded: config keys below which values may be missing.
         resumable: the line for ctrl-C is the command that continues the run.
@@ -66,8 +65,8 @@ def entry(
                 from ldm.cli.hydra_internals import mode
 
                 with _hydra(config_name, arguments) as hydra:
-                    name = arguments.config_name or config_name
-                    mode(hydra, name, _job(task, config_name, arguments, checks, report), arguments)()
+                    job = _job(task, config_name, arguments, checks, report)
+                    mode(hydra, arguments.config_name or config_name, job, arguments)()
             gc.enable()
             return report.status
 

@@ -18,6 +18,25 @@ from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule,
 from ldm.training.probe import AutoencoderProbe
 
 
+@torch.no_grad()
+def latent_statistics(means: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
+    """Scaling and shift that give latents mean 0 and overall variance 1.
+
+    Args:
+        means: of the posteriors of training images.
+        whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1; None is one scale
+            for all and no shift (Rombach et al. 2022, App. G).
+
+    Returns: `scaling_factor` and `shift_factor`, one number per channel, or one for all.
+    """
+    if whitening is None:
+        return {"scaling_factor": 1.0 / float(means.std().clamp_min(1e-6)), "shift_factor": 0.0}
+    shift, std = means.mean((0, 2, 3)), means.std((0, 2, 3)).clamp_min(1e-6)
+    scale = std**-whitening
+    scale = scale / ((std * scale).square().mean().sqrt())
+    return {"scaling_factor": scale.tolist(), "shift_factor": shift.tolist()}
+
+
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
     """Ratio of the two losses' gradient norms at the decoder's last layer (Esser et al. 2021, Eq. 7).
 
@@ -227,19 +246,6 @@ class AutoencoderTraining(pl.LightningModule):
 
     @torch.no_grad()
     def latent_statistics(self, images: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
-        """Scaling and shift that give latents mean 0 and overall variance 1.
-
-        Args:
-            images: training images in [-1, 1].
-            whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1; None is one
-                scale for all and no shift (Rombach et al. 2022, App. G).
-
-        Returns: `scaling_factor` and `shift_factor`, one number per channel, or one for all.
-        """
-        mean = torch.cat([self.ema.encode(x.to(self.device)).mean for x in images.split(64)])
-        if whitening is None:
-            return {"scaling_factor": 1.0 / float(mean.std().clamp_min(1e-6)), "shift_factor": 0.0}
-        shift, std = mean.mean((0, 2, 3)), mean.std((0, 2, 3)).clamp_min(1e-6)
-        scale = std**-whitening
-        scale = scale / ((std * scale).square().mean().sqrt())
-        return {"scaling_factor": scale.tolist(), "shift_factor": shift.tolist()}
+        """`latent_statistics` of training images in [-1, 1], by the EMA weights."""
+        parts = [self.ema.encode(x.to(self.device)).mean for x in images.split(64)]
+        return latent_statistics(torch.cat(parts), whitening)
