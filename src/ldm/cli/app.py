@@ -41,14 +41,14 @@ def entry(
 ) -> Callable[[Task], Main]:
     """A decorator that makes a command of `task(config)`: `main(argv=None) -> exit status`.
 
-    Hydra composes the config, which is checked and resolved to a plain dict. A mistake of the user is one line
-    and status 2, a failure 1, ctrl-C 130; a bug keeps its traceback, LDM_TRACEBACK=1 shows it for all.
+    Hydra composes the config, which is checked and resolved. A mistake of the user is one line and status 2, a
+    failure 1, ctrl-C 130; a bug keeps its traceback (LDM_TRACEBACK=1: all).
 
     Args:
         config_name: the primary config of the command ldm-<config_name>.
         supplied: config key of a node -> arguments that the task passes when it builds the node.
         unneeded: config keys below which values may be missing.
-        resumable: the line for ctrl-C is the command that continues the run.
+        resumable: ctrl-C prints the command that continues the run.
     """
     checks = Checks(supplied=supplied or {}, unneeded=unneeded, resumable=resumable)
 
@@ -67,7 +67,6 @@ def entry(
                 with _hydra(config_name, arguments) as hydra:
                     job = _job(task, config_name, arguments, checks, report)
                     mode(hydra, arguments.config_name or config_name, job, arguments)()
-            gc.enable()
             return report.status
 
         return main
