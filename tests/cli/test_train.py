@@ -230,7 +230,7 @@ def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
         ("task.ema_images=0", "ema_images must be at least 1 image, got 0"),
         ("data.batch_size=many", "data.batch_size"),
         ("resume=/no/such.ckpt", "resume"),
-        ("guidance=autoguidance", "weak_checkpoint: guidance=autoguidance needs"),
+        ("guidance=autoguidance", "weak_checkpoint: guidance Autoguidance needs"),
         ("timesteps=explicit", "timesteps.times"),
         ("sampling.num_inference_steps=2000", "num_inference_steps"),
         ("schedule=flow prediction=eps", "prediction"),

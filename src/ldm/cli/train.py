@@ -18,11 +18,9 @@ def main(config: dict[str, Any]) -> None:
     """Train what the config describes and write a run directory with a report."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if config["dry_run"]:
-        from omegaconf import OmegaConf
+        from ldm.planning.dry_run import dry_run
 
-        from ldm.cli.dry import say_what_would_happen
-
-        say_what_would_happen(OmegaConf.create(config))
+        print("\n".join(dry_run(config, config["paths"]["run"])))
         return
     with requeued_when_stopped(launched()[0]):
         from ldm.training import run

@@ -23,6 +23,7 @@ from ldm.training.encoder import Encoder
 from ldm.training.loss_terms import LossTerm, losses_of
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.power_ema import power_functions
+from ldm.training.probe import DiffusionProbe
 from ldm.training.sampling import sampler_of
 from ldm.training.weights import WeightsFactory
 from ldm.utils.errors import UserError
@@ -217,6 +218,10 @@ class LatentDiffusion(pl.LightningModule):
         shape = (1, self.autoencoder.latent_channels, size, size)
         embedded = self.encoder.empty is not None
         return self.factory.flops(self.weights, shape, embedded) + self.encoder.flops(self.image_size)
+
+    def probe(self, image_size: int, precomputed: bool) -> DiffusionProbe:
+        """The view of the planner (`ldm.training.probe`)."""
+        return DiffusionProbe(self, image_size, precomputed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what is needed to sample from the checkpoint, and which averages it holds."""

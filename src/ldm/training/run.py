@@ -13,9 +13,9 @@ from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.readable import check_readable
 from ldm.checkpoints.training import training_metadata
 from ldm.data.shards.datamodule import ShardData
-from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.evaluate import evaluate, summary_of
 from ldm.evaluation.report import write_report
+from ldm.training.check_model import check_model
 from ldm.training.directory import moved, to_yaml, write_config
 from ldm.training.first_stage import FILE, first_stage
 from ldm.training.fit import constructed, fit
@@ -50,6 +50,7 @@ def run(config: dict[str, Any], directory: str | Path) -> None:
     write_config(config, directory)
     summary = Summary(directory / "summary.json", config["name"])
     initial = load_initial(config)
+    check_model(config, initial)
     nets = config if initial is None else without_pretrained(config)
     data = None if config["task"] is None else checked_data(config, initial)
     autoencoder, node = first_stage(config, directory, initial, data, summary)
@@ -70,16 +71,10 @@ def run(config: dict[str, Any], directory: str | Path) -> None:
 def checked_data(config: dict[str, Any], initial: LoadedModel | None) -> Any:
     """The data of the diffusion model, whose parts are validated before a first stage is trained.
 
-    Raises: UserError if the task cannot be built, there is no grid to sample on or the text encoder has no
-        room for the words of the data.
+    Raises: UserError if the task cannot be built or the text encoder has no room for the words of the data.
     """
     check_readable(model_config(config, complete(config["autoencoder"])))
     construct(config["task"], "task", autoencoder=nn.Identity())  # its nets are built when training starts
-    sampling, diffusion = (
-        construct(config["sampling"], "sampling"),
-        construct(config["diffusion"], "diffusion"),
-    )
-    times_of(sampling["timesteps"], diffusion.schedule, sampling["num_inference_steps"])
     data = construct(config["data"], "data")
     with torch.device("meta"):
         text_encoder = construct(config["text_encoder"], "text_encoder")()

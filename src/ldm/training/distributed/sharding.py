@@ -1,6 +1,7 @@
 """Layout of nets over ranks and in time: blocks that are sharded, recomputed and compiled (FSDP2)."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -30,13 +31,22 @@ def blocks(net: nn.Module) -> Iterator[nn.Module]:
             yield from blocks(child)
 
 
-def recompute(net: nn.Module) -> None:
-    """Lets the backward pass recompute the activations of blocks, which are not stored."""
+def recompute(net: nn.Module, modes: Callable[[], AbstractContextManager[Any]] | None = None) -> None:
+    """Lets the backward pass recompute the activations of blocks, which are not stored.
+
+    Args:
+        net: the net.
+        modes: makes a context to recompute in, for blocks that draw nothing; None restores the state of the
+            random number generators instead.
+    """
+    options: dict[str, Any] = {"use_reentrant": False}
+    if modes is not None:
+        options |= {"preserve_rng_state": False, "context_fn": lambda: (nullcontext(), modes())}
     for block in blocks(net):
         forward = block.forward
 
         def again(*args: Any, forward: Callable[..., Any] = forward, **kwargs: Any) -> Any:
-            return recomputed(forward, *args, use_reentrant=False, **kwargs)
+            return recomputed(forward, *args, **options, **kwargs)
 
         block.forward = again
 
