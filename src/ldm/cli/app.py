@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ldm.cli.arguments import command_line, parse
-from ldm.cli.help import shown
 from ldm.cli.ranks import quieten_other_ranks, rank_overrides
 from ldm.cli.report import USAGE, Report
 
@@ -59,6 +58,8 @@ def entry(
             with command_line(argv) as words, report.of_command():
                 arguments = parse(config_name, words)
                 if arguments.help or arguments.version:
+                    from ldm.cli.help import shown
+
                     print(shown(config_name, arguments))
                     return report.status
                 from ldm.cli.hydra_internals import mode
