@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from ldm.cli.config import build
 from ldm.planning.simulate import Setting, simulate
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "sd_scale"
@@ -34,7 +33,7 @@ def plans(script):
     stage = script.stages_of(script.composed("experiment=sd2_base", "task.cache_latents=false"))[-1]
     setting = Setting(precision="bf16-mixed", gpu=True, precomputed=True)
     steps = {s: {False: simulate(stage.make, setting, s, batches=(2,))} for s in script.IMAGES}
-    clusters = {n: build(script.composed(f"cluster.nodes={n // 8}").cluster) for n in script.PUBLISHED}
+    clusters = {n: script.cluster_of(f"cluster.nodes={n // 8}") for n in script.PUBLISHED}
     return {n: script.speeds(steps, cluster) for n, cluster in clusters.items()}
 
 

@@ -18,9 +18,9 @@ from hydra import compose, initialize_config_module
 
 from ldm.cli.config import build
 from ldm.cli.resolvers import register_resolvers
-from ldm.cli.stages import quieten_lightning
 from ldm.models.identity import IdentityAutoencoder
-from ldm.training.ema import MovingAverage
+from ldm.training.callbacks.averages import FollowAverages
+from ldm.training.lightning_internals import quieten_lightning
 from ldm.training.optim import parameters_of
 
 STEPS, TURN = 1000, 10
@@ -82,7 +82,7 @@ class Turns:
 def with_lightning(cfg, stamp: Callable[[], None], bare: bool = False) -> None:
     module, data = build(cfg.task, autoencoder=IdentityAutoencoder()), build(cfg.data)
     names = [] if bare else [name for name in cfg.callbacks if name != "checkpoint"]
-    callbacks = [build(cfg.callbacks[name]) for name in names]
+    callbacks = [FollowAverages(), *(build(cfg.callbacks[name]) for name in names)]
     logger = False if bare else [build(node) for node in cfg.logger.values()]
     trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
     module.on_train_batch_end = lambda *args, **kwargs: stamp()
@@ -97,7 +97,7 @@ def plain(cfg, stamp: Callable[[], None], usual: bool = False) -> None:
 
     module._trainer = SimpleNamespace(datamodule=data)
     module.on_fit_start()
-    average = MovingAverage(module.ema, module.nets, module.horizon)
+    average = module.averages[0]
     for i, batch in zip(range(STEPS), data.train_dataloader(), strict=False):
         loss = module.training_step(batch, i)["loss"]
         optimizer.zero_grad()
@@ -107,7 +107,7 @@ def plain(cfg, stamp: Callable[[], None], usual: bool = False) -> None:
         optimizer.step()
         schedule.step()
         if usual:
-            average = MovingAverage(module.ema, module.nets, module.horizon)
+            average = module.weights.averages()[0]
         average.update(i * module.batch_size, (i + 1) * module.batch_size)
         stamp()
 

@@ -25,7 +25,12 @@ from safetensors import safe_open
 
 from ldm.evaluation.report import read_metrics
 
-PRELOADED = ["ldm.cli.train", "ldm.cli.stages", "ldm.evaluation.report", "ldm.training.callbacks.checkpoints"]
+PRELOADED = [
+    "ldm.cli.train",
+    "ldm.training.run",
+    "ldm.evaluation.report",
+    "ldm.training.callbacks.checkpoints",
+]
 STEPS = 24
 TINY = [
     "experiment=tiny",

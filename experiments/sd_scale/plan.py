@@ -12,23 +12,24 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from hydra import compose, initialize_config_module
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.checkpoint import checkpoint
 
-from ldm.cli.config import build
-from ldm.cli.rehearse import plain_nets, stages_of
 from ldm.cli.resolvers import register_resolvers
-from ldm.cli.stages import quieten_lightning
 from ldm.data.synthetic import SyntheticData
 from ldm.planning.estimate import STRATEGIES, Cluster, Plan, plan
 from ldm.planning.memory_tracker import size_of
-from ldm.planning.simulate import Setting, SimulatedStep, Trained, net_of
-from ldm.training.distributed.strategy import blocks
+from ldm.planning.simulate import Setting, simulate
+from ldm.planning.simulated_step import SimulatedStep
+from ldm.planning.stages import plain_nets, stages_of
+from ldm.training.distributed.sharding import recompute
+from ldm.training.lightning_internals import quieten_lightning
+from ldm.utils.construct import construct
 
 HERE = Path(__file__).parent
 
@@ -68,35 +69,42 @@ CASES = [
 ]
 
 
-def composed(*overrides: str) -> DictConfig:
-    """The config of ldm-plan."""
+def composed(*overrides: str) -> dict[str, Any]:
+    """The config of ldm-plan, plain."""
     register_resolvers()
     with initialize_config_module("ldm.conf", version_base="1.3"):
-        return compose("plan", ["paths.run=/nowhere", *overrides])
+        cfg = compose("plan", ["paths.run=/nowhere", *overrides])
+    return OmegaConf.to_container(cfg, resolve=True)
 
 
-def planned_peak(cfg: DictConfig, batch: int, precision: str, checkpointing: bool) -> int:
+def cluster_of(*overrides: str) -> Cluster:
+    """The cluster of a config."""
+    return construct(composed(*overrides)["cluster"], "cluster")
+
+
+def planned_peak(config: dict[str, Any], batch: int, precision: str, checkpointing: bool) -> int:
     """Bytes that the plan has for one process on a CPU."""
     setting = Setting(precision=precision, checkpointing=checkpointing)
-    stage = stages_of(cfg)[-1]
+    stage = stages_of(config)[-1]
     seen = simulate(stage.make, setting, stage.image_size)
     return sum(seen.state.values()) + sum(seen.peak(batch))
 
 
-def real(cfg: DictConfig) -> Trained:
+def real(config: dict[str, Any]) -> pl.LightningModule:
     """The diffusion model of a config, for training on the CPU."""
-    cfg = plain_nets(cfg)
-    return build(cfg.task, autoencoder=build(cfg.autoencoder)())
+    config = plain_nets(config)
+    autoencoder = construct(config["autoencoder"], "autoencoder")()
+    return construct(config["task"], "task", autoencoder=autoencoder)
 
 
 def train(
-    make: Callable[[], Trained], batch: int, precision: str, checkpointing: bool, image_size: int
-) -> Trained:
+    make: Callable[[], pl.LightningModule], batch: int, precision: str, checkpointing: bool, image_size: int
+) -> pl.LightningModule:
     """A module after three real steps of Lightning's Trainer."""
     module = make()
     module.configure_model()
-    for block in blocks(net_of(module)) if checkpointing else []:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    if checkpointing:
+        recompute(module.probe(image_size, precomputed=False).net)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -115,7 +123,7 @@ def train(
 
 
 def allocated_peak(
-    make: Callable[[], Trained], batch: int, precision: str, checkpointing: bool, image_size: int
+    make: Callable[[], pl.LightningModule], batch: int, precision: str, checkpointing: bool, image_size: int
 ) -> int:
     """Most bytes that torch's CPU allocator had handed out at once during three steps, nets and all.
 
@@ -157,10 +165,10 @@ def resident(overrides: list[str], batch: int, precision: str, checkpointing: bo
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
     importlib.import_module("open_clip")
-    tiny, cfg = composed("experiment=tiny"), composed(*overrides)
+    tiny, config = composed("experiment=tiny"), composed(*overrides)
     train(lambda: real(tiny), 4, precision, checkpointing, 16)
     before = held("VmRSS")
-    train(lambda: real(cfg), batch, precision, checkpointing, cfg.data.image_size)
+    train(lambda: real(config), batch, precision, checkpointing, config["data"]["image_size"])
     return held("VmHWM") - before
 
 
@@ -168,9 +176,9 @@ def memory_rows() -> list[str]:
     """Planned and measured peaks of real steps."""
     rows = []
     for overrides, batch, precision, checkpointing in CASES:
-        about, cfg = (batch, precision, checkpointing), composed(*overrides)
-        wanted = planned_peak(cfg, *about)
-        found = allocated_peak(partial(real, cfg), *about, cfg.data.image_size)
+        about, config = (batch, precision, checkpointing), composed(*overrides)
+        wanted = planned_peak(config, *about)
+        found = allocated_peak(partial(real, config), *about, config["data"]["image_size"])
         grown = resident_peak(overrides, *about)
         name = "emoji" if overrides is EMOJI else "SD 1.5, a fifth as wide"
         cells = [name, batch, precision, "yes" if checkpointing else "no"]
@@ -197,7 +205,7 @@ def speed_rows(steps: dict[int, dict[bool, SimulatedStep]]) -> list[str]:
     """Planned and published speeds and days."""
     rows = []
     for devices, (*published, days) in PUBLISHED.items():
-        cluster = build(composed("cluster=8xa100_40gb", f"cluster.nodes={devices // 8}").cluster)
+        cluster = cluster_of("cluster=8xa100_40gb", f"cluster.nodes={devices // 8}")
         plans = speeds(steps, cluster)
         cells = [str(devices)]
         for found, p in zip(published, plans.values(), strict=True):
@@ -235,7 +243,7 @@ def main() -> None:
             large=f"{steps[512][False].model_flops / 1e9:,.1f}",
             mfu_small=f"{implied[256]:.3f}",
             mfu_large=f"{implied[512]:.3f}",
-            mfu=composed("cluster=8xa100_40gb").cluster.mfu,
+            mfu=cluster_of("cluster=8xa100_40gb").mfu,
             live=f"{live:.2f}",
             published_live=LIVE,
         )

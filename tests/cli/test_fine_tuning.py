@@ -87,7 +87,7 @@ def loss_of_diffusers(pipeline, module, batch):
     noise = random.normal(module.seed, "posterior", key, visit, posterior.mean.shape[1:])
     x0 = (posterior.mean + posterior.std * noise) * pipeline.vae.config.scaling_factor
     u = random.uniform(module.seed, "caption_dropout", key, visit)
-    captions = drop_captions(batch["caption"], module.caption_dropout, u)
+    captions = drop_captions(batch["caption"], module.encoder.caption_dropout, u)
     settings = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
     ids = pipeline.tokenizer(captions, max_length=pipeline.tokenizer.model_max_length, **settings).input_ids
     tokens = pipeline.text_encoder(ids).last_hidden_state

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from ldm.cli import rehearse
 from ldm.cli.config import build, plain
 from ldm.cli.constraints import check_constraints
 from ldm.cli.plan import main
 from ldm.cli.resolvers import register_resolvers
 from ldm.cli.train import SUPPLIED
+from ldm.planning import stages
 from ldm.utils.construct import check
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def composed(*overrides):
 @pytest.fixture(scope="module", autouse=True)
 def remembered():
     """A step of one net in one setting is made once."""
-    known, make = {}, rehearse.simulate
+    known, make = {}, stages.simulate
 
     def remember(module, setting, image_size):
         key = (setting, image_size, module.__qualname__)
@@ -43,9 +43,9 @@ def remembered():
             known[key] = make(module, setting, image_size)
         return known[key]
 
-    rehearse.simulate = remember
+    stages.simulate = remember
     yield
-    rehearse.simulate = make
+    stages.simulate = make
 
 
 def rows(text):
@@ -127,14 +127,14 @@ def test_one_device_has_nothing_to_exchange_and_both_stages_are_planned(capsys):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["data.batch_size=12"], "a multiple of 1 nodes x 8 devices (cluster), got 12 (data.batch_size"),
-        (["cluster.mfu=2.0"], "mfu must be in (0, 1], got 2.0"),
-        (["cluster.devices=0"], "(cluster.devices)"),
-        (["cluster.memory_gib=-1.0"], "(cluster.memory_gib)"),
+        (["data.batch_size=12"], "batch_size must be a multiple of 1 nodes x 8 devices, got 12"),
+        (["cluster.mfu=2.0"], "cluster.mfu: must be in (0, 1], got 2.0"),
+        (["cluster.devices=0"], "cluster.devices: must be at least 1, got 0"),
+        (["cluster.memory_gib=-1.0"], "cluster.memory_gib: must be above 0"),
         (["cluster=nothing"], "cluster=nothing: no such option"),
         (["cluster.mfuu=0.1"], "did you mean 'cluster.mfu'"),
-        (["backbone.in_channels=5"], "autoencoder.latent_channels"),
-        (["trainer.precision=bf16-true"], "(trainer.precision)"),
+        (["backbone.in_channels=5"], "backbone.in_channels: must equal autoencoder.latent_channels=8, got 5"),
+        (["trainer.precision=bf16-true"], "precision must be one of"),
         (["json=README.md"], "json: README.md exists"),
     ],
 )
@@ -157,9 +157,3 @@ def test_precomputed_latents_spare_the_frozen_nets(planned, tmp_path):
     live = planned["stages"][0]
     assert ahead["flops_per_image"] == live["flops_per_image"] - live["flops"]["frozen"]
     assert ahead["plans"][0]["memory"]["frozen"] == 0 < live["plans"][0]["memory"]["frozen"]
-
-
-def test_both_ways_are_planned_whichever_the_config_has():
-    cfg = composed(*TINY, "task.activation_checkpointing=true", "task.compile=true")
-    (stage,) = rehearse.stages_of(cfg)
-    assert stage.make()._arrangement == (False, False)

@@ -107,7 +107,7 @@ def test_image_i_draws_from_the_seed_and_i():
         (["prompt=x", "batch_size=0"], "batch_size: must be at least 1"),
         (["prompt=x", "negative_prompt=[a,b]"], "negative_prompt: must be one or 1, got 2"),
         (["replay=/no/such.png"], "no image at /no/such.png"),
-        (["prompt=x", "guidance=autoguidance"], "weak_checkpoint: guidance=autoguidance needs"),
+        (["prompt=x", "guidance=autoguidance"], "weak_checkpoint: guidance Autoguidance needs"),
         (["prompt=x", "weak_checkpoint=/no/such"], "/no/such"),
         (["prompt=x", "guidance=apgg"], "guidance"),
         (["prompt=x", "+guidance.phii=1"], "guidance: has settings and is no option"),

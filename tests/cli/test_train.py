@@ -170,7 +170,7 @@ def test_going_back_in_a_run_that_went_further_is_refused(finished, tmp_path, ca
     assert run(folder, *given, "trainer.max_steps=6", "callbacks.checkpoint.every_n_steps=3") == 0
     first = folder / "checkpoints" / "step_00000003"
     assert run(folder, *given, f"resume={first}") == 2
-    assert "goes on to step 6: choose another hydra.run.dir" in capsys.readouterr().err
+    assert "goes on to step 6: choose another run directory" in capsys.readouterr().err
     more = ["evaluation.retrieval.limit=1", "trainer.max_steps=6"]  # the branch takes the first stage with it
     assert run(tmp_path / "branch", f"resume={first}", *more) == 0
     ours, theirs = checkpoint(folder)["state_dict"], checkpoint(tmp_path / "branch")["state_dict"]
@@ -230,7 +230,7 @@ def test_an_autoencoder_that_was_trained_is_taken_over(finished, tmp_path):
         ("task.ema_images=0", "ema_images must be at least 1 image, got 0"),
         ("data.batch_size=many", "data.batch_size"),
         ("resume=/no/such.ckpt", "resume"),
-        ("guidance=autoguidance", "weak_checkpoint: guidance=autoguidance needs"),
+        ("guidance=autoguidance", "weak_checkpoint: guidance Autoguidance needs"),
         ("timesteps=explicit", "timesteps.times"),
         ("sampling.num_inference_steps=2000", "num_inference_steps"),
         ("schedule=flow prediction=eps", "prediction"),

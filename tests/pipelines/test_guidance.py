@@ -92,7 +92,7 @@ def test_images_to_image_and_inpainting_take_rules(stable_diffusion: Callable[..
 def test_a_weaker_net_is_read_and_asked(stable_diffusion: Callable[..., LoadedModel], weak_file: Path):
     pipeline = pipeline_of(stable_diffusion, "sd1")
     given = {"guidance": Autoguidance(), "output": "latent", **FAST}
-    with pytest.raises(ValueError, match="needs a weaker net"):
+    with pytest.raises(ValueError, match="needs weak_checkpoint"):
         pipeline("a cat", **given)
     led = pipeline.load_weak(weak_file)("a cat", **given)
     assert pipeline.net_evaluations == [8]

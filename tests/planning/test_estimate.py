@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm.planning.estimate import STRATEGIES, Cluster, buffers, largest_batch, memory, plan
-from ldm.planning.simulate import SimulatedStep
+from ldm.planning.simulated_step import SimulatedStep
 from ldm.utils.size import GIB
 
 PLAIN, AGAIN, SHARDED, _ = STRATEGIES

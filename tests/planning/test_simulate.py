@@ -11,13 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from ldm.diffusion import prediction, schedule, time_sampling, weighting
 from ldm.diffusion.process import Diffusion
 from ldm.models.discriminator import PatchDiscriminator
+from ldm.models.lora import LoRA
 from ldm.models.text_encoder import TinyTextEncoder
 from ldm.models.unet import UNet
 from ldm.models.vae import AutoencoderKL
-from ldm.planning import simulate as simulation
 from ldm.planning.simulate import Setting, on_meta, simulate
 from ldm.training.autoencoder import AutoencoderTraining
-from ldm.training.distributed.strategy import blocks
+from ldm.training.distributed.sharding import blocks, recompute
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.optim import LRSchedule
 
@@ -92,7 +92,7 @@ def test_planned_memory_is_what_the_allocator_gives_to_real_steps(make, precisio
     assert planned == pytest.approx(measured, rel=0.1)
 
 
-def test_memory_at_any_batch_is_that_of_a_rehearsal_at_it():
+def test_memory_at_any_batch_is_that_of_a_step_simulated_at_it():
     seen = simulate(diffusion, Setting(), SIZE)
     again = simulate(diffusion, Setting(), SIZE, batches=(9,))
     assert seen.peak(9) == again.peak(9)
@@ -105,11 +105,12 @@ def test_flops_are_those_that_torch_counts_in_a_real_step(checkpointing):
     seen = simulate(partial(diffusion, mid_attention=False), Setting(checkpointing=checkpointing), SIZE)
     module = diffusion("cpu", mid_attention=False)
     module.configure_model()
-    for block in blocks(module.nets["backbone"]) if checkpointing else []:
-        block.forward = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
-    module.training_step(simulation._batch(2, SIZE), 0)  # what is made once
+    if checkpointing:
+        recompute(module.nets["backbone"])
+    batch = module.probe(SIZE, precomputed=False).batch(2)
+    module.training_step(batch, 0)  # what is made once
     with FlopCounterMode(display=False) as counter:
-        module.training_step(simulation._batch(2, SIZE), 0)["loss"].backward()
+        module.training_step(batch, 0)["loss"].backward()
     assert 2 * sum(seen.flops.values()) == counter.get_total_flops()
 
 
@@ -135,21 +136,36 @@ def test_a_gpu_keeps_no_scores_of_attention():
     assert cpu - gpu > scores
 
 
-def test_autocast_of_cuda_normalises_in_float32():
-    seen = []
-    with simulation.gpu_kernels(), torch.autocast("cpu", torch.bfloat16):
-        x = torch.zeros(2, 8, 4, 4, dtype=torch.bfloat16)
-        norm, conv = torch.nn.GroupNorm(2, 8), torch.nn.Conv2d(8, 8, 1)
-        seen = [norm(x).dtype, conv(norm(x)).dtype]
-    assert seen == [torch.float32, torch.bfloat16]
-
-
 def test_state_counts_every_twin_of_the_weights_and_two_moments():
     seen = simulate(diffusion, Setting(), SIZE)
     weights = 4 * seen.parameters
     assert seen.state["parameters"] == weights
     assert seen.state["ema"] == weights
     assert 2 * weights <= seen.state["optimizer"] <= 2 * weights + 1000 * 4
+
+
+def test_a_frozen_base_is_held_beside_its_adapters_and_gets_no_gradients():
+    lora = partial(LoRA, rank=2, alpha=2.0, targets=["to_q", "to_out"])
+    whole, seen = (
+        simulate(diffusion, Setting(), SIZE),
+        simulate(partial(diffusion, adapters=lora), Setting(), SIZE),
+    )
+    base = sum(p.numel() for p in BACKBONE().parameters())
+    assert seen.parameters == sum(p.numel() for p in lora(BACKBONE()).parameters())
+    assert (
+        seen.state["ema"] == seen.state["parameters"] == 4 * seen.parameters < 0.1 * whole.state["parameters"]
+    )
+    assert seen.state["frozen"] >= whole.state["frozen"] + 4 * base
+    assert seen.flops["backward"] < 0.8 * whole.flops["backward"]
+    assert seen.model_flops == pytest.approx(
+        on_meta(partial(diffusion, adapters=lora)).flops_per_image(), rel=0.1
+    )
+
+
+def test_of_adapters_whose_data_are_encoded_only_the_base_is_held():
+    lora = partial(LoRA, rank=2, alpha=2.0, targets=["to_q"])
+    seen = simulate(partial(diffusion, adapters=lora), Setting(precomputed=True), SIZE)
+    assert seen.state["frozen"] == 4 * sum(p.numel() for p in BACKBONE().parameters())
 
 
 def test_checkpointing_trades_memory_for_a_forward_pass():
@@ -167,5 +183,5 @@ def test_blocks_are_the_outermost_and_hold_most_of_a_backbone():
 
 
 def test_a_precision_that_cannot_be_planned_is_refused():
-    with pytest.raises(ValueError, match=r"got 'bf16-true'"):
+    with pytest.raises(ValueError, match=r"^precision must be one of .*, got 'bf16-true'$"):
         Setting(precision="bf16-true")

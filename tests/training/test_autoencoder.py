@@ -8,6 +8,7 @@ from ldm.data.synthetic import SyntheticData
 from ldm.models.discriminator import PatchDiscriminator
 from ldm.models.vae import AutoencoderKL
 from ldm.training.autoencoder import AutoencoderTraining, adaptive_weight
+from ldm.training.callbacks.averages import FollowAverages
 from ldm.training.optim import LRSchedule
 
 NET = partial(
@@ -37,6 +38,7 @@ def fit(net, tmp_path, steps):
         accelerator="cpu",
         max_steps=steps,
         logger=False,
+        callbacks=[FollowAverages()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

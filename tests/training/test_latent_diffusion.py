@@ -69,7 +69,7 @@ def test_draws_of_a_sample_do_not_depend_on_its_batch():
 
 
 def test_dropout_of_a_sample_depends_on_its_key_and_visit_only():
-    net = module(backbone=partial(module()._factories[1], dropout=0.5))
+    net = module(backbone=partial(module().factory.backbone, dropout=0.5))
     torch.nn.init.normal_(net.nets["backbone"].conv_out.weight)
     for block in net.nets["backbone"].modules():
         if isinstance(block, ResBlock):
@@ -131,13 +131,13 @@ def test_both_twins_learn_the_words_of_the_data():
 
 
 def test_frozen_nets_are_in_no_state_dict_and_no_optimizer():
-    net = module(text_encoder=NullTextEncoder, backbone=module()._factories[1])
+    net = module(text_encoder=NullTextEncoder, backbone=module().factory.backbone)
     assert {key.split(".")[1] for key in net.state_dict()} == {"backbone"}
     assert set(net.components()) == {"autoencoder", "text_encoder", "backbone"}
 
 
 def test_caption_dropout_is_checked():
-    with pytest.raises(ValueError, match=r"caption_dropout must be in \[0, 1\), got 1\.5 \(task"):
+    with pytest.raises(ValueError, match=r"caption_dropout must be in \[0, 1\), got 1\.5"):
         module(caption_dropout=1.5)
 
 
@@ -163,7 +163,7 @@ def test_adapters_learn_the_same_where_activations_are_recomputed():
         )
         for i, p in enumerate(net.nets.parameters()):
             torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(i))
-        for p in net._adapted.net.parameters():  # its last layers start at zero
+        for p in net.weights.adapted.net.parameters():  # its last layers start at zero
             p.data += 0.1
         loss = net.training_step(batch([0, 1, 2, 3]), 0)["loss"]
         net.sampler.images(CAPTIONS[:1], seed=0)

@@ -8,18 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.models.lora import Update
 from ldm.utils.construct import reconstruct
 from ldm.utils.errors import UserError
+from ldm.utils.meta import meta_device
 
 log = logging.getLogger(__name__)
 
 COMPONENTS = ("autoencoder", "text_encoder", "backbone")
-# the in-place draws of layers' constructors
-DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
 Names = Callable[[str, dict[str, Any], Iterable[str]], dict[str, tuple[str, ...]]]
 """Maps (component, its config, names of ours) to the names in the files, of one tensor or of three."""
 
@@ -74,19 +72,6 @@ class Source:
     updates: Mapping[str, Update] = field(default_factory=dict)
 
 
-class _NoDraws(TorchFunctionMode):
-    """Skips random draws on the meta device, which only import torch's compiler there (1.3 s)."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        tensor = args[0] if args else kwargs.get("tensor")
-        if func in DRAWS and isinstance(tensor, Tensor) and tensor.is_meta:
-            return tensor
-        return func(*args, **kwargs)
-
-
 def _waits_for_values(module: nn.Module) -> bool:
     """True if a module has tensors that no checkpoint stores (non-persistent buffers)."""
     stored = set(module.state_dict())
@@ -99,7 +84,7 @@ def build_empty(node: Any, key: str) -> nn.Module:
     """A component without its weights: on the meta device where that loses nothing, which costs no time."""
     if isinstance(node, dict):
         node = {name: value for name, value in node.items() if name != "_partial_"}
-    with torch.device("meta"), _NoDraws():
+    with meta_device():
         module = reconstruct(node, key)
     if not isinstance(module, nn.Module):
         raise UserError(f"must be a module with a _target_, got {type(module).__name__}", key)

@@ -1,8 +1,9 @@
 """ldm-sample: images from prompts, images and masks, written as PNGs that carry their recipe."""
 
 import logging
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
 from ldm.cli.app import entry
 from ldm.cli.outputs import refuse_existing
@@ -13,8 +14,9 @@ log = logging.getLogger(__name__)
 
 
 @entry("sample")
-def main(cfg: DictConfig) -> None:
-    """Samples the images and writes them."""
+def main(config: dict[str, Any]) -> None:
+    """Sample the images and write them."""
+    cfg = OmegaConf.create(config)
     work = work_of(cfg)
     refuse_existing([path for batch in work.batches for path in batch.paths.values()], cfg.overwrite)
     from ldm.pipelines.recipe import recipe, save_with_recipe

@@ -108,7 +108,7 @@ class Sampler:
         run = steps_to_run(strength, len(grid) - 1)
         rule: Guidance = given.guidance or own.get("guidance") or CFG()
         scale = float(own["guidance_scale"] if given.guidance_scale is None else given.guidance_scale)
-        check_guidance(rule, scale, self.own.backbone, self.caption_dropout)
+        check_guidance(rule, scale, self.own.backbone, self.caption_dropout, weak=self.weak is not None)
         check_thresholding(given.thresholding, self.codec.autoencoder)
         return Job(
             prompts=prompts,

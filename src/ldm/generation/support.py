@@ -7,7 +7,9 @@ from ldm.guidance import Guidance
 from ldm.utils.errors import UserError
 
 
-def check_guidance(rule: Guidance, scale: float, backbone: Any, caption_dropout: float | None) -> None:
+def check_guidance(
+    rule: Guidance, scale: float, backbone: Any, caption_dropout: float | None, *, weak: bool
+) -> None:
     """Raises UserError if a guidance rule cannot be used with a net.
 
     Args:
@@ -15,8 +17,10 @@ def check_guidance(rule: Guidance, scale: float, backbone: Any, caption_dropout:
         scale: w.
         backbone: the net.
         caption_dropout: with which the net was trained; None where that is unknown.
+        weak: True if there is a weaker net.
     """
-    if lacking := sorted(rule.needs - backbone.supports):
+    given = backbone.supports | ({"weak_checkpoint"} if weak or scale == 1.0 else set())
+    if lacking := sorted(rule.needs - given):
         raise UserError(
             f"guidance must be a rule that this {type(backbone).__name__} supports, got "
             f"{type(rule).__name__}, which needs {', '.join(lacking)}"

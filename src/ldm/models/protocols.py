@@ -72,7 +72,11 @@ class Autoencoder(Protocol):
 
     @property
     def supports(self) -> frozenset[str]:
-        """Capabilities: "tiling" (layers of `AutoencoderKL`), "thresholding" (latents are pixels)."""
+        """Capabilities: "tiling" (has the layers of `AutoencoderKL`, which can be evaluated in bands);
+        "training" (has `last_layer`, the weight of the layer that makes the image, and
+        `set_latent_statistics(scaling_factor, shift_factor)`); "shortcut" (has `init_shortcut(images)`,
+        called before the first step); "thresholding" (latents are pixels).
+        """
 
     def encode(self, image: Float[Tensor, "b c h w"]) -> Posterior:
         """`encode(image)`: posterior (`ldm.models.vae.Posterior`) of the unnormalised latents of images."""
@@ -134,13 +138,14 @@ PROTOCOLS = {"autoencoder": Autoencoder, "text_encoder": TextEncoder, "backbone"
 
 
 def members(protocol: type) -> dict[str, str]:
-    """The members of a protocol with the first sentence on each; `__call__` is listed as `forward`."""
+    """The members of a protocol with their descriptions; `__call__` is listed as `forward`."""
     found = {}
     for name, member in vars(protocol).items():
         if name == "__call__" or (
             not name.startswith("_") and (callable(member) or isinstance(member, property))
         ):
-            found["forward" if name == "__call__" else name] = inspect.getdoc(member) or ""
+            text = " ".join((inspect.getdoc(member) or "").split())
+            found["forward" if name == "__call__" else name] = text
     return found
 
 

@@ -131,7 +131,7 @@ class AutoencoderKL(nn.Module):
             then start at zero: the net starts as a linear autoencoder (`init_shortcut`) and learns the rest.
     """
 
-    supports = frozenset({"tiling"})
+    supports: frozenset[str]
     scale: Tensor
     shift: Tensor
 
@@ -156,6 +156,7 @@ class AutoencoderKL(nn.Module):
         self.quant_conv = nn.Conv2d(2 * latent_channels, 2 * latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         self.patch_shortcut = patch_shortcut
+        self.supports = frozenset({"tiling", "training"} | ({"shortcut"} if patch_shortcut else set()))
         if patch_shortcut:
             f = self.downscale
             self.patch_in = nn.Conv2d(in_channels, latent_channels, f, stride=f)
@@ -166,6 +167,11 @@ class AutoencoderKL(nn.Module):
         self.register_buffer("scale", torch.empty(0), persistent=False)
         self.register_buffer("shift", torch.empty(0), persistent=False)
         self.set_latent_statistics(scaling_factor, shift_factor)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight of the layer that makes the image."""
+        return self.decoder.conv_out.weight
 
     def set_latent_statistics(
         self, scaling_factor: float | Sequence[float], shift_factor: float | Sequence[float]

@@ -221,7 +221,7 @@ class Pipeline:
         job = self.sampler.prepare(prompt, given, shape, strength)
         if job.scale == 1.0 and given.negative_prompt:
             log.warning("negative_prompt has no effect at guidance_scale 1")
-        if job.scale == 1.0 and given.guidance is not None and not given.guidance.needs:
+        if job.scale == 1.0 and given.guidance is not None and "pag" not in given.guidance.needs:
             log.warning("guidance has no effect at guidance_scale 1")
         if given.noise is not None and not getattr(job.scheduler, "stochastic", True):
             log.warning("noise has no effect: %s draws none", type(job.scheduler).__name__)

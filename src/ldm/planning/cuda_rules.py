@@ -1,15 +1,15 @@
-"""What a training step does otherwise on CUDA than on a CPU, for steps that are only simulated."""
+"""Differences between a training step on CUDA and on a CPU, for steps that are only simulated."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from ldm.models import attention
+from ldm.planning.torch_internals import fused_attention
 
 # Of torch's list of ops that autocast runs in float32 on CUDA but not on CPUs, those that nets here use.
 FLOAT32 = {F.group_norm, F.layer_norm}
@@ -25,17 +25,10 @@ class CudaAutocast(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention by the kernels of CUDA that keep no matrix of scores, shapes and dtypes as in `attend`."""
-    if q.dtype in (torch.bfloat16, torch.float16):
-        return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
-    return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, torch.is_grad_enabled())[0]
-
-
 @contextmanager
 def gpu_kernels() -> Iterator[None]:
-    """While inside, nets on fake tensors compute as on CUDA: they could not be there without a GPU."""
-    before, attention.attend = attention.attend, fused
+    """While inside, nets on fake CPU tensors compute as on CUDA: fake CUDA tensors would need a GPU."""
+    before, attention.attend = attention.attend, fused_attention
     try:
         with CudaAutocast():
             yield

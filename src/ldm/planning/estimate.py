@@ -1,13 +1,13 @@
-"""What a run needs on a cluster, before its first GPU hour: memory by kind, micro-batch, time and cost."""
+"""Memory by kind, micro-batch, time and cost of a run on a cluster."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ldm.planning.simulate import SimulatedStep
+from ldm.planning.simulated_step import SimulatedStep
 from ldm.utils.errors import UserError
 from ldm.utils.size import GIB
 
-MOST = 4096  # images at once that are thought of
+MOST = 4096  # largest micro-batch that is considered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +18,12 @@ class Cluster:
         devices: GPUs of a node.
         nodes: their number.
         memory_gib: of a device.
-        reserved_gib: of it, for what no tensor of ours holds: CUDA's context, workspaces of cuDNN and cuBLAS,
-            buffers of NCCL, gaps.
-        peak_tflops: most 10^12 FLOP/s of a device in the precision of the run, as its maker says.
+        reserved_gib: of it, not available to tensors: CUDA's context, workspaces of cuDNN and cuBLAS,
+            buffers of NCCL, fragmentation.
+        peak_tflops: peak 10^12 FLOP/s of a device in the precision of the run, from its data sheet.
         mfu: share of these that the model's FLOPs (thrice a forward pass) get.
         price: of a device for an hour, in dollars.
-        gpu: whether the devices are GPUs, with other kernels than CPUs.
+        gpu: the devices are GPUs, with other kernels than CPUs.
     """
 
     devices: int
@@ -54,18 +54,18 @@ class Cluster:
     def share_of(self, batch_size: int) -> int:
         """Images of a step for each device.
 
-        Raises: ValueError if they cannot be spread evenly.
+        Raises: UserError if they cannot be spread evenly.
         """
         if batch_size % self.world:
             raise UserError(
-                f"batch_size must be a multiple of {self.nodes} nodes x {self.devices} devices (cluster), "
+                f"batch_size must be a multiple of {self.nodes} nodes x {self.devices} devices, "
                 f"got {batch_size}"
             )
         return batch_size // self.world
 
     @property
     def room(self) -> float:
-        """Bytes of a device for our tensors."""
+        """Bytes of a device for tensors."""
         return (self.memory_gib - self.reserved_gib) * GIB
 
 
@@ -75,7 +75,7 @@ class Strategy:
 
     Args:
         sharded: FSDP, over the devices of a node (and replicated over nodes), rather than DDP.
-        checkpointing: the blocks' activations are computed again in the backward pass.
+        checkpointing: the blocks' activations are recomputed in the backward pass.
     """
 
     sharded: bool
@@ -92,9 +92,9 @@ STRATEGIES = tuple(Strategy(sharded=s, checkpointing=c) for s in (False, True) f
 def buffers(seen: SimulatedStep, cluster: Cluster, sharded: bool) -> int:
     """Bytes that the exchange of gradients and parameters needs on a rank.
 
-    DDP copies the gradients into buckets. FSDP holds whole, of what is sharded: the parameters outside of
-    blocks all the time, and two blocks, the one that computes and the next, with the gradients of two: one's
-    are being made, the other's summed over the ranks.
+    DDP copies the gradients into buckets. FSDP gathers the parameters outside of blocks all the time, and two
+    blocks, the one that computes and the next, with the gradients of two: one's are being computed, the
+    other's summed over the ranks.
     """
     if cluster.world == 1:
         return 0
@@ -105,11 +105,11 @@ def buffers(seen: SimulatedStep, cluster: Cluster, sharded: bool) -> int:
 
 
 def memory(seen: SimulatedStep, cluster: Cluster, sharded: bool, batch: int) -> dict[str, int]:
-    """Bytes on a rank by kind, at the moment when they are most.
+    """Bytes on a rank by kind, at the peak.
 
     Args:
         seen: a step.
-        cluster: where.
+        cluster: of the run.
         sharded: FSDP rather than DDP.
         batch: images of a rank at once.
     """
@@ -131,10 +131,10 @@ class Plan:
     """A run with one strategy on a cluster.
 
     Args:
-        strategy: how it is spread.
+        strategy: of the parallelism.
         largest: images of a rank at once that fit; 0: none does.
-        micro_batch: images of a rank at once that are to be taken: at most `largest`, a divisor of the rank's
-            images of a step; 1 if none fits.
+        micro_batch: images of a rank at once in the plan: at most `largest`, a divisor of the rank's images
+            of a step; 1 if none fits.
         accumulate: micro-batches of a step.
         memory: bytes on a rank by kind with `micro_batch`.
         images_per_second: of all devices.
@@ -158,7 +158,7 @@ class Plan:
 
 
 def largest_batch(seen: SimulatedStep, cluster: Cluster, sharded: bool) -> int:
-    """Most images at once that a rank has room for; 0 if not even one."""
+    """Largest micro-batch that fits on a rank; 0 if none does."""
     fits, too_many = 0, MOST + 1
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
@@ -174,17 +174,17 @@ def plan(
 ) -> Plan:
     """The plan of a run.
 
-    Time is the model's FLOPs, and those of blocks that are computed again, over the devices' peak times MFU:
-    neither waiting for data nor the loss of many nodes is in it but through MFU.
+    Time is the FLOPs of the model and of recomputed blocks over the devices' peak times MFU: waiting for data
+    and the overhead of many nodes count only through MFU.
 
     Args:
         steps: of the module, with checkpointing and without.
-        cluster: where.
-        strategy: how.
+        cluster: of the run.
+        strategy: of the parallelism.
         batch_size: images of a step, over all ranks.
         images: of the run.
 
-    Raises: ValueError if a step's images cannot be spread evenly.
+    Raises: UserError if a step's images cannot be spread evenly.
     """
     seen, own = steps[strategy.checkpointing], cluster.share_of(batch_size)
     largest = largest_batch(seen, cluster, strategy.sharded)
@@ -202,3 +202,19 @@ def plan(
         days=days,
         cost=days * 24 * cluster.world * cluster.price,
     )
+
+
+def plans_of(
+    steps: Mapping[bool, SimulatedStep], cluster: Cluster, batch_size: int, max_steps: int, shardable: bool
+) -> list[Plan]:
+    """The plans of a stage by all strategies that differ on the cluster.
+
+    Args:
+        steps: of the module, with checkpointing and without.
+        cluster: of the run.
+        batch_size: images of a step, over all ranks.
+        max_steps: steps of the stage.
+        shardable: FSDP can train the module.
+    """
+    strategies = [s for s in STRATEGIES if not s.sharded or (shardable and cluster.world > 1)]
+    return [plan(steps, cluster, strategy, batch_size, batch_size * max_steps) for strategy in strategies]

@@ -1,6 +1,6 @@
 """Lightning glue of the first stage: reconstruction, KL, perceptual, adversarial (Rombach et al. 2022)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +15,7 @@ from ldm.models.vae import AutoencoderKL, Posterior
 from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
+from ldm.training.probe import AutoencoderProbe
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
@@ -84,7 +85,8 @@ class AutoencoderTraining(pl.LightningModule):
         self.perceptual_weight, self.adversarial_weight = perceptual_weight, adversarial_weight
         self.adversarial_start, self.gradient_clip = adversarial_start, gradient_clip
         self.horizon, self.seed = Horizon(images=ema_images), seed
-        self._perceptual: tuple[nn.Module, ...] = ()
+        self.perceptual: tuple[nn.Module, ...] = ()  # no part of the module tree: frozen, in no checkpoint
+        self.discriminator: nn.Module | None = None
         self._initial: nn.Module | None = None  # whose weights this run starts from
 
     def start_from(self, net: nn.Module) -> None:
@@ -104,24 +106,24 @@ class AutoencoderTraining(pl.LightningModule):
             if make_discriminator is not None:
                 self.discriminator = make_discriminator()
         if make_perceptual is not None:
-            self._perceptual = (make_perceptual().requires_grad_(False).eval(),)
+            self.perceptual = (make_perceptual().requires_grad_(False).eval(),)
         self.ema = twin_of(self.net)
 
     def on_fit_start(self) -> None:
         """Moves the perceptual net to the device, readies the moving average."""
-        for module in self._perceptual:
+        for module in self.perceptual:
             module.to(self.device)
-        self._average = MovingAverage(self.ema, self.net, self.horizon)
+        self.averages = [MovingAverage(self.ema, self.net, self.horizon)]
 
     def on_train_start(self) -> None:
         """At a run's first step, known only now, starts the shortcut at the data's principal parts."""
-        if self.global_step == 0 and self.net.patch_shortcut and self._initial is None:
+        if self.global_step == 0 and "shortcut" in self.net.supports and self._initial is None:
             self.net.init_shortcut(self.trainer.datamodule.training_images().to(self.device))
             self.ema.load_state_dict(self.net.state_dict())
 
     def configure_optimizers(self) -> Any:
         """One optimizer for the autoencoder and, with an adversarial term, one for the discriminator."""
-        parts = [self.net] + ([self.discriminator] if hasattr(self, "discriminator") else [])
+        parts = [self.net] + ([] if self.discriminator is None else [self.discriminator])
         built = [
             optimizer_and_schedule(self._optimizer, part.parameters(), self._lr_schedule, self.batch_size)
             for part in parts
@@ -137,33 +139,59 @@ class AutoencoderTraining(pl.LightningModule):
         loss = (
             loss + self.l2_weight * difference.square().flatten(1).mean(1) + self.kl_weight * posterior.kl()
         )
-        for perceptual in self._perceptual:
+        for perceptual in self.perceptual:
             loss = loss + self.perceptual_weight * perceptual(image, output)
         return loss
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """One step of the autoencoder and, once started, one of the discriminator."""
-        image, key, visit = batch["image"], batch["key"], batch["visit"]
-        posterior = self.net.encode(image)
-        noise = random.normal(self.seed, "posterior", key, visit, posterior.mean.shape[1:])
+        output, losses = self.reconstruction(batch)
+        total = []
+        for index, loss in self.objectives(
+            batch["image"], output, losses, self.global_step >= self.adversarial_start
+        ):
+            self._optimise(index, loss)
+            total.append(loss.detach())
+        return {"loss": total[0], "loss_per_sample": losses.detach(), "t": None, "key": batch["key"]}
+
+    def reconstruction(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Reconstruction of a batch and its loss per sample; the latent is drawn by (seed, key, visit)."""
+        posterior = self.net.encode(batch["image"])
+        shape = posterior.mean.shape[1:]
+        noise = random.normal(self.seed, "posterior", batch["key"], batch["visit"], shape)
         output = self.net.decode(posterior.sample(noise))
-        losses = self.reconstruction_loss(image, output, posterior)
+        return output, self.reconstruction_loss(batch["image"], output, posterior)
+
+    def objectives(
+        self,
+        image: Float[Tensor, "b c h w"],
+        output: Float[Tensor, "b c h w"],
+        losses: Float[Tensor, " b"],
+        adversarial: bool,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The losses to minimise one after the other, each with the index of its optimizer.
+
+        Args:
+            image: in [-1, 1].
+            output: its reconstruction.
+            losses: of each sample without the adversarial term.
+            adversarial: add the adversarial term, if there is a discriminator, and train that.
+        """
+        if self.discriminator is None or not adversarial:
+            yield 0, losses.mean()
+            return
         loss = losses.mean()
-        adversarial = hasattr(self, "discriminator") and self.global_step >= self.adversarial_start
-        if adversarial:
-            self.discriminator.requires_grad_(False)
-            fool = -self.discriminator(output).mean()
-            weight = adaptive_weight(loss, fool, self.net.decoder.conv_out.weight)
-            loss = loss + self.adversarial_weight * weight * fool
-        self._optimise(0, loss)
-        after = self.global_step * self.batch_size
-        self._average.update(after - self.batch_size, after)
-        if adversarial:
-            self.discriminator.requires_grad_(True)
-            real, fake = self.discriminator(image), self.discriminator(output.detach())
-            hinge = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
-            self._optimise(1, hinge)
-        return {"loss": loss.detach(), "loss_per_sample": losses.detach(), "t": None, "key": key}
+        self.discriminator.requires_grad_(False)
+        fool = -self.discriminator(output).mean()
+        weight = adaptive_weight(loss, fool, self.net.last_layer)
+        yield 0, loss + self.adversarial_weight * weight * fool
+        self.discriminator.requires_grad_(True)
+        real, fake = self.discriminator(image), self.discriminator(output.detach())
+        yield 1, 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
+
+    def probe(self, image_size: int, precomputed: bool) -> AutoencoderProbe:
+        """The view of the planner (`ldm.training.probe`); images are never encoded ahead of time."""
+        return AutoencoderProbe(self, image_size)
 
     def _optimise(self, index: int, loss: Tensor) -> None:
         optimizers, schedules = self.optimizers(), self.lr_schedulers()

@@ -9,7 +9,7 @@ from torch import Tensor
 from ldm.generation import Sampler
 from ldm.generation.conditioning import Denoiser
 from ldm.generation.decoding import Codec
-from ldm.training.distributed.strategy import share, summed
+from ldm.training.distributed.ranks import share, summed
 from ldm.utils.distributed import rank_and_world
 
 

@@ -146,9 +146,9 @@ def test_latents_and_dropped_captions_change_from_visit_to_visit(images, tmp_pat
     net, data = both(images, tmp_path / "latents", vae(), "fp16")[1]
     batch = data.batch(0)
     later = {**batch, "visit": batch["visit"] + 1}
-    assert not torch.equal(net.latents(batch), net.latents(later))
+    assert not torch.equal(net.encoder.latents(batch), net.encoder.latents(later))
     u = torch.tensor([0.0, 0.9, 0.1, 0.9, 0.9, 0.9])
-    tokens = net.conditioning(net.nets, batch, 0.4, u).tokens
+    tokens = net.encoder.conditioning(batch, net.text_encoder(net.nets), 0.4, u).tokens
     assert torch.equal(tokens[0], data.empty.tokens[0])
     assert torch.equal(tokens[2], data.empty.tokens[0])
     assert torch.equal(tokens[[1, 3, 4, 5]], batch["tokens"].float()[[1, 3, 4, 5]])

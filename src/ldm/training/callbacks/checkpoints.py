@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from ldm.checkpoints.store import CheckpointStore
 from ldm.training.callbacks.base import StepCallback
+from ldm.training.lightning_internals import restart_loops, state_of
 
 
 class Background:
@@ -48,17 +49,6 @@ def copied(state: Any) -> Any:
         lambda x: x.detach().to("cpu", copy=True) if isinstance(x, torch.Tensor) else x,
         state,
     )
-
-
-def restart_loops(checkpoint: dict[str, Any], accumulate: int) -> None:
-    """Sets the loops' counts of batches to step x accumulate, whatever number was accumulated before."""
-    batches = checkpoint["global_step"] * accumulate
-    loop = checkpoint["loops"]["fit_loop"]
-    for name in ("total", "current"):
-        progress = loop["epoch_loop.batch_progress"][name]
-        for key in progress:
-            progress[key] = batches
-    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
 
 
 class Checkpoints(StepCallback):
@@ -111,7 +101,7 @@ class Checkpoints(StepCallback):
         for logger in trainer.loggers:  # what was logged up to here is then at least as safe
             logger.save()
         strategy = trainer.strategy
-        state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        state = state_of(trainer)
         if isinstance(strategy, ModelParallelStrategy):
             self._save_sharded(trainer, state, step)
         elif trainer.is_global_zero:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm.diffusion import random
 from ldm.training.callbacks.base import StepCallback
-from ldm.training.distributed.strategy import share
+from ldm.training.distributed.ranks import share
 
 Z95 = 1.959964  # 97.5 % quantile of the normal distribution
 

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from ldm.training.callbacks.base import StepCallback
+from ldm.training.lightning_internals import keep_signal_handlers
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class StopOnSignal(StepCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leaves out Lightning's handlers, one of which waits for the other ranks where it interrupts."""
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        keep_signal_handlers(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the signals, which only a main thread can."""

@@ -11,8 +11,9 @@ import time
 import pytest
 from PIL import Image
 
-from ldm.cli import dry, train
+from ldm.cli import train
 from ldm.data.shards.first_sample import first_sample
+from ldm.planning import dry_run
 
 TINY = ["experiment=tiny", "threads=1", "debug=dry"]
 SHARDS = [
@@ -40,7 +41,7 @@ def shard(path, captions, image=None):
 @pytest.fixture(scope="module", autouse=True)
 def remembered():
     """A step of one net in one setting is made once."""
-    known, make = {}, dry.simulate
+    known, make = {}, dry_run.simulate
 
     def remember(module, setting, image_size, batches):
         key = (module.__qualname__, setting, image_size, batches)
@@ -48,9 +49,9 @@ def remembered():
             known[key] = make(module, setting, image_size, batches)
         return known[key]
 
-    dry.simulate = remember
+    dry_run.simulate = remember
     yield
-    dry.simulate = make
+    dry_run.simulate = make
 
 
 @pytest.fixture
@@ -63,19 +64,19 @@ def left(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
-def test_both_stages_are_told_and_nothing_is_left(here, capsys):
+def test_both_stages_are_described_and_nothing_is_written(here, capsys):
     assert train.main([*TINY, "trainer.max_steps=50"]) == 0
     said = capsys.readouterr().out
     assert "autoencoder, 32-true" in said
     assert "40 steps of 12 images at 16 px: 480 images; would start at step 0" in said
     assert "12 images, each 50.00 times" in said
     assert "1 rank, 1 x 12 images a step each" in said
-    assert "274,584 parameters" in said
+    assert "274,584 trained parameters" in said
     assert "every 300 steps, the newest 2 kept" in said
     assert left(here) == []
 
 
-def test_the_step_to_go_on_from_is_told_and_the_run_stays_as_it_is(here, capsys):
+def test_the_step_to_resume_at_is_found_and_the_run_stays_as_it_is(here, capsys):
     for step in (30, 60):
         folder = here / "run" / "checkpoints" / f"step_{step:08d}"
         folder.mkdir(parents=True)
@@ -86,13 +87,13 @@ def test_the_step_to_go_on_from_is_told_and_the_run_stays_as_it_is(here, capsys)
     assert "first_stage.checkpoint: nothing at" in capsys.readouterr().err
     given = [*TINY, "hydra.run.dir=run"]
     assert train.main(given) == 0
-    assert "would go on at step 60" in capsys.readouterr().out
+    assert "would resume at step 60" in capsys.readouterr().out
     assert train.main([*given, "trainer.max_steps=60"]) == 0
     assert "nothing to train: its checkpoint is of step 60" in capsys.readouterr().out
     for resume, says in (
         ("never", "has checkpoints and resume=never"),
-        ("run/checkpoints/step_00000030", "goes on to step 60"),
-        ("nowhere", "no checkpoint at nowhere (resume)"),
+        ("run/checkpoints/step_00000030", "has later checkpoints, to step 60"),
+        ("nowhere", "resume: no checkpoint at nowhere"),
     ):
         assert train.main([*given, f"resume={resume}"]) == 2
         assert says in capsys.readouterr().err
@@ -155,7 +156,7 @@ def test_a_net_of_stable_diffusions_size_takes_less_than_15_seconds(here):
     start = time.perf_counter()
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "859,520,964 parameters" in done.stdout
+    assert "859,520,964 trained parameters" in done.stdout
     assert time.perf_counter() - start < 15
 
 
@@ -166,3 +167,16 @@ def test_recomputed_blocks_keep_fewer_activations(here, capsys):
         line = next(x for x in reversed(capsys.readouterr().out.splitlines()) if "of activations" in x)
         kept.append(float(line.partition("and ")[2].split()[0]))
     assert kept[1] < 0.5 * kept[0]
+
+
+def test_adapters_and_their_frozen_base_are_counted(here, capsys):
+    (here / "base.safetensors").touch()
+    given = ["adapters=lora", "init_checkpoint=base.safetensors", "first_stage=none", "autoencoder=tiny"]
+    assert train.main([*TINY, *given]) == 0
+    lines = capsys.readouterr().out
+    assert "latent diffusion, 32-true" in lines
+    assert "autoencoder, 32-true" not in lines
+    trained = int(
+        next(line for line in lines.splitlines() if "trained parameters" in line).split()[0].replace(",", "")
+    )
+    assert trained < 10_000

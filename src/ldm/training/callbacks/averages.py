@@ -1,0 +1,23 @@
+"""Averages of the weights follow the optimizer."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+
+from ldm.training.callbacks.base import StepCallback
+
+
+class FollowAverages(StepCallback):
+    """Updates the module's averages once per optimizer step; it comes before callbacks that save or draw.
+
+    A step that was skipped counts: the averages are functions of the images seen.
+    """
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Updates the averages if the batch ended a step."""
+        if self.stepped(trainer):
+            after = self._step * pl_module.batch_size
+            for average in pl_module.averages:
+                average.update(after - pl_module.batch_size, after)

@@ -1,0 +1,131 @@
+"""A training run from a plain config: first stage, diffusion model, samples, scores and report."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ldm.checkpoints.assemble import LoadedModel
+from ldm.checkpoints.loader import load_model
+from ldm.checkpoints.readable import check_readable
+from ldm.checkpoints.training import training_metadata
+from ldm.data.shards.datamodule import ShardData
+from ldm.evaluation.evaluate import evaluate, summary_of
+from ldm.evaluation.report import write_report
+from ldm.training.check_model import check_model
+from ldm.training.directory import moved, to_yaml, write_config
+from ldm.training.first_stage import FILE, first_stage
+from ldm.training.fit import constructed, fit
+from ldm.training.initial_weights import load_initial, reference, without_pretrained
+from ldm.training.latent_diffusion import LatentDiffusion
+from ldm.training.lightning_internals import quieten_lightning
+from ldm.training.model_files import complete, model_config, save_trained
+from ldm.training.summary import Summary
+from ldm.utils.construct import construct
+from ldm.utils.device import set_threads
+from ldm.utils.distributed import initialised, is_main
+
+log = logging.getLogger(__name__)
+
+
+def run(config: dict[str, Any], directory: str | Path) -> None:
+    """Trains what a config describes and writes model, samples, scores and a report.
+
+    A run goes on where an earlier one in the same directory stopped. Of several processes each calls this.
+
+    Args:
+        config: of `ldm-train`, resolved: plain dicts, lists and values.
+        directory: for everything that the run writes.
+
+    Raises: UserError for a config that cannot be trained; Stopped or KeyboardInterrupt for a run that was
+        stopped.
+    """
+    directory = Path(directory).absolute()
+    config = moved(config, directory)
+    set_threads(config["threads"])
+    quieten_lightning()
+    write_config(config, directory)
+    summary = Summary(directory / "summary.json", config["name"])
+    initial = load_initial(config)
+    check_model(config, initial)
+    nets = config if initial is None else without_pretrained(config)
+    data = None if config["task"] is None else checked_data(config, initial)
+    autoencoder, node = first_stage(config, directory, initial, data, summary)
+    if data is not None:
+        stored = model_config(nets, node)
+        module = diffusion_model(nets, autoencoder, initial)
+        module.metadata = checkpoint_metadata(config, autoencoder, stored)
+        del initial  # its nets are as large as those in training
+        fit(module, data, config, summary)
+        if initialised() or is_main():  # the ranks of a finished run do not meet: the first does what is left
+            sample_arguments = save_trained(module, stored, config["init_checkpoint"], directory)
+            summary.add(**facts(module, data, config, sample_arguments))
+            score(module, data, config, directory, summary)
+    if is_main():
+        log.info("report: %s", write_report(directory))
+
+
+def checked_data(config: dict[str, Any], initial: LoadedModel | None) -> Any:
+    """The data of the diffusion model, whose parts are validated before a first stage is trained.
+
+    Raises: UserError if the task cannot be built or the text encoder has no room for the words of the data.
+    """
+    check_readable(model_config(config, complete(config["autoencoder"])))
+    construct(config["task"], "task", autoencoder=nn.Identity())  # its nets are built when training starts
+    data = construct(config["data"], "data")
+    with torch.device("meta"):
+        text_encoder = construct(config["text_encoder"], "text_encoder")()
+    if initial is None:
+        text_encoder.learn_vocabulary(data.captions)
+    return data
+
+
+def diffusion_model(
+    config: dict[str, Any], autoencoder: nn.Module, initial: LoadedModel | None
+) -> LatentDiffusion:
+    """The module that trains the diffusion model, with the nets it starts from and a weaker one for grids."""
+    module: LatentDiffusion = construct(config["task"], "task", autoencoder=autoencoder)
+    if initial is not None:
+        module.start_from(initial.components)
+    if config["weak_checkpoint"] is not None:
+        weak = load_model(config["weak_checkpoint"]).components
+        module.weak = (weak["text_encoder"].eval(), weak["backbone"].eval())
+    return module
+
+
+def checkpoint_metadata(
+    config: dict[str, Any], autoencoder: nn.Module, stored: dict[str, Any]
+) -> dict[str, str]:
+    """The metadata of the run's checkpoints: the model in training, its first stage and its base."""
+    has_weights = any(True for _ in autoencoder.parameters()) and "adapters" not in stored
+    base = reference(config["init_checkpoint"])
+    return training_metadata(stored, FILE if has_weights else None, to_yaml(config), base)
+
+
+def facts(
+    module: LatentDiffusion, data: Any, config: dict[str, Any], sample_arguments: str
+) -> dict[str, Any]:
+    """The facts about a trained diffusion model for the run's summary."""
+    bad_samples = {"bad_samples": data.bad_samples.by_cause()} if isinstance(data, ShardData) else {}
+    parameters = sum(p.numel() for p in module.nets.parameters())
+    prompts = config["prompts"]
+    first = (
+        f'prompt="" num_images_per_prompt={prompts}' if isinstance(prompts, int) else f'prompt="{prompts[0]}"'
+    )
+    return bad_samples | {
+        "latent_diffusion": {"parameters": parameters, "steps": int(config["trainer"]["max_steps"])},
+        "sample_command": f"ldm-sample {sample_arguments} {first}",
+    }
+
+
+def score(
+    module: LatentDiffusion, data: Any, config: dict[str, Any], directory: Path, summary: Summary
+) -> None:
+    """Evaluates the model by the metrics of the config; all ranks sample, the first one writes."""
+    metrics = constructed(config, "evaluation")
+    with summary.timed("samples and scores"), tempfile.TemporaryDirectory() as elsewhere:
+        folder = directory if is_main() else Path(elsewhere)
+        summary.add(**summary_of(evaluate(module.sampler, data, metrics, folder)))

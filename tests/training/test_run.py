@@ -1,0 +1,65 @@
+"""A run on a plain dict; runs from the command line are in cli/test_train.py."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ldm.cli.compose import compose
+
+SHORT = ["experiment=tiny", "threads=1", "trainer.max_steps=2", "first_stage.max_steps=2"]
+SHORT += ["sampling.num_inference_steps=1", "~callbacks.validation", "prompts=[red circle]"]
+SHORT += ["evaluation.retrieval=null"]
+
+WITHOUT_HYDRA = """
+import json, sys, warnings
+sys.modules["hydra"] = sys.modules["omegaconf"] = None  # importing them fails
+warnings.simplefilter("ignore")
+from ldm.training import run
+config = json.load(open("config.json"))
+run(config, "here")
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that a script has made, without Hydra, in a directory that the config does not name."""
+    folder = tmp_path_factory.mktemp("run")
+    config = compose("train", [*SHORT, f"paths.run={folder}/elsewhere"])
+    (folder / "config.json").write_text(json.dumps(config))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_HYDRA], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_needs_no_hydra_and_stays_in_its_directory(finished):
+    names = {path.name for path in (finished / "here").iterdir()}
+    assert names >= {
+        "autoencoder",
+        "autoencoder.safetensors",
+        "checkpoints",
+        "config.yaml",
+        "ema",
+        "metrics.csv",
+        "model.safetensors",
+        "report.html",
+        "samples",
+        "summary.json",
+    }
+    assert (finished / "here" / "autoencoder" / "checkpoints").is_dir()
+    assert not (finished / "elsewhere").exists()
+
+
+def test_the_summary_says_how_to_sample(finished):
+    facts = json.loads((finished / "here" / "summary.json").read_text())
+    assert facts["latent_diffusion"]["steps"] == 2
+    assert facts["sample_command"].startswith(f"ldm-sample checkpoint={finished}/here/model.safetensors ")
+    assert list(facts["timings"]) == ["autoencoder", "latent diffusion", "samples and scores"]
+
+
+def test_the_function_is_public_whether_or_not_its_module_was_imported():
+    code = "import ldm.training.run as a, ldm.training; from ldm.training import run; assert callable(run)"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
