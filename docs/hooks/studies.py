@@ -62,7 +62,10 @@ def notebook_page(path: Path) -> str:
                 parts.append(f'<img alt="output" src="data:image/png;base64,{"".join(picture).strip()}">')
             elif text := "".join(output.get("text", data.get("text/plain", ""))).strip():
                 parts.append(f"```text\n{text}\n```")
-    return "\n\n".join(parts) + "\n"
+    page = "\n\n".join(parts) + "\n"
+    page = page.replace("](../../docs/", "](../")
+    page = re.sub(r"\]\(\.\./(\w+)/README\.md\)", r"](\1.md)", page)
+    return re.sub(r"\]\(\.\./(\w+)/(\w+)\.md\)", r"](\1_\2.md)", page)
 
 
 def thumbnail(folder: Path) -> str:

@@ -41,6 +41,13 @@ def test_the_argument_of_a_call_becomes_the_key_it_comes_from(keys, line):
     assert describe(UserError("guidance_scale must be a number >= 0, got -1"), keys) == (2, line)
 
 
+def test_a_path_named_like_a_key_is_no_key():
+    assert describe(UserError("run is no folder of diffusers"), ["run"]) == (
+        2,
+        "run is no folder of diffusers",
+    )
+
+
 def test_a_failed_build_names_the_key_and_the_cause():
     from omegaconf import OmegaConf
 

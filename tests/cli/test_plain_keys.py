@@ -1,6 +1,4 @@
-from hydra._internal.config_repository import ConfigRepository
-
-from ldm.cli.plain_keys import plain_keys, without_groups_of
+from ldm.cli.plain_keys import is_group, plain_keys, primary, primary_keys
 
 
 def test_keys_of_a_command_are_those_it_has_itself():
@@ -12,8 +10,15 @@ def test_keys_of_a_command_are_those_it_has_itself():
     assert not {"prediction", "ema", "adapters", "experiment", "local", "debug"} & train
 
 
-def test_groups_are_back_afterwards():
-    before = ConfigRepository.group_exists
-    with without_groups_of("sample"):
-        assert ConfigRepository.group_exists is not before
-    assert ConfigRepository.group_exists is before
+def test_keys_of_a_command_that_extends_another_are_those_of_both():
+    assert {"json", "cluster", "backbone", "seed"} <= set(primary_keys("plan"))
+
+
+def test_a_primary_config_of_the_users_has_no_file_here():
+    assert primary("mine") == {}
+    assert plain_keys("mine") == set()
+
+
+def test_groups_are_folders():
+    assert is_group("data")
+    assert not is_group("nothing")

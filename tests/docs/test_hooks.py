@@ -80,6 +80,13 @@ def test_a_notebook_becomes_text_code_and_pictures(studies):
     assert "data:image/png;base64," in page
 
 
+def test_links_of_a_notebook_lead_to_pages_of_the_site(studies):
+    core = studies.notebook_page(ROOT / "experiments" / "notebooks" / "core.ipynb")
+    assert "](../architecture.md)" in core
+    samplers = studies.notebook_page(ROOT / "experiments" / "notebooks" / "samplers.ipynb")
+    assert "](sampler_certificate_certificate.md)" in samplers
+
+
 @pytest.mark.parametrize(
     ("link", "expected"),
     [

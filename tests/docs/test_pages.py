@@ -46,7 +46,6 @@ SMALL = {
         "trainer.max_steps=2",
         "first_stage.max_steps=2",
         "sampling.num_inference_steps=1",
-        "evaluation.retrieval.limit=1",
     ],
     "ldm-sample": ["num_inference_steps=2"],
     "ldm-plan": ["data.batch_size=16", "first_stage.data.batch_size=16"],
@@ -102,6 +101,8 @@ def small(words, block):
             arguments += [] if any(a.startswith("mode=") for a in arguments) else ["height=64", "width=64"]
         if any(a.startswith("experiment=emoji") for a in arguments):
             arguments += ["evaluation=prompts", "prompts=[pizza]", "data.batch_size=4"]
+        if command == "ldm-train" and not any(a.startswith("evaluation=") for a in arguments):
+            arguments += ["evaluation.retrieval.limit=1"]
     if command in ("ldm-train", "ldm-sample", "ldm-plan"):
         arguments += ["threads=1"]
     return [*arguments, *block.appended(words)]

@@ -1,12 +1,11 @@
-"""Branches evaluated in one batch: learned variances, independent rows; what a rule requires of a model."""
+"""Branches evaluated in one batch: learned variances, independent rows."""
 
 import pytest
 import torch
 
 from ldm.cli.groups import options
 from ldm.diffusion.conditioning import Conditioning
-from ldm.guidance import CFG, PAG, Autoguidance, Branch, Branches, Interval
-from ldm.guidance.base import Guidance, check_rule
+from ldm.guidance import Branch, Branches
 
 RULES = options("guidance")
 
@@ -43,24 +42,3 @@ def test_a_row_does_not_depend_on_its_batch(toy, name: str):
         one = Branches(*(only(b, i) for b in (asked.cond, asked.uncond, asked.weak)))
         out = RULES[name](one, toy.W, diffusion)(*(v[i : i + 1] for v in toy.inputs()))
         torch.testing.assert_close(out, whole[i : i + 1])
-
-
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_a_model_with_everything_takes_every_rule(rule):
-    assert isinstance(rule, Guidance)
-    check_rule(rule, {"pag", "weak_checkpoint"})
-
-
-@pytest.mark.parametrize(
-    ("rule", "missing"), [(PAG(), "pag"), (Interval(rule=PAG()), "pag"), (Autoguidance(), "weak_checkpoint")]
-)
-def test_what_a_model_lacks_is_named(rule, missing):
-    with pytest.raises(
-        ValueError, match=rf"needs {missing}, which this model does not have; use guidance=cfg$"
-    ):
-        check_rule(rule, set())
-
-
-def test_rules_that_rely_on_nothing_are_for_all_models():
-    for rule in (CFG(), PAG(scale=0.0), Interval(rule=CFG())):
-        check_rule(rule, set())

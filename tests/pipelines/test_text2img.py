@@ -16,8 +16,9 @@ from ldm.checkpoints import save_model
 from ldm.diffusion import random
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.sampling import sample
+from ldm.diffusion.thresholding import Clip
 from ldm.diffusion.timesteps import leading, trailing
-from ldm.guidance import CFG, Branch, Branches
+from ldm.guidance import CFG, PAG, Branch, Branches, Interval
 from ldm.schedulers.ddim import DDIM
 from ldm.schedulers.ddpm import DDPM
 from ldm.utils.construct import construct
@@ -221,7 +222,37 @@ def test_unconditional_pixel_model_samples_without_guidance():
             "norm_groups": 2,
         },
     )
-    assert pipeline("", num_inference_steps=2, seed=[1, 2], num_images_per_prompt=2)[0].size == (16, 16)
+    four = pipeline(num_images=4, num_inference_steps=2, seed=3, output="tensor")
+    assert close(pipeline(num_inference_steps=2, seed=3, output="tensor"), four[:1])
+    assert pipeline(num_inference_steps=2).size == (16, 16)
+    assert torch.equal(pipeline.sampler.images(2, seed=3), pipeline.sampler.images(["a", "b"], seed=3))
+    for refused in ({"prompt": "a cat"}, {"negative_prompt": "a cat"}):
+        with pytest.raises(ValueError, match="prompt must be left out for an unconditional model"):
+            pipeline(**refused)
+    assert pipeline(num_inference_steps=2, thresholding=Clip())
+
+
+def test_a_conditional_model_takes_prompts_and_no_count(pipeline: Text2ImagePipeline):
+    with pytest.raises(ValueError, match="prompt must be given"):
+        pipeline()
+    with pytest.raises(ValueError, match="num_images must be left out where there are prompts"):
+        pipeline("pizza", num_images=2)
+
+
+def test_options_that_a_model_cannot_honour_are_refused(pipeline: Text2ImagePipeline):
+    with pytest.raises(ValueError, match="thresholding must be null for a model of latents"):
+        pipeline("pizza", thresholding=Clip())
+    blind = make(backbone=CONFIG["backbone"] | {"mid_attention": "none"})
+    for rule in (PAG(), Interval(rule=PAG())):
+        with pytest.raises(ValueError, match=r"guidance must be a rule that this UNet supports, .*needs pag"):
+            blind("pizza", guidance=rule)
+    assert blind("pizza", guidance=PAG(scale=0.0))
+
+
+def test_options_without_effect_are_named(pipeline: Text2ImagePipeline, caplog: pytest.LogCaptureFixture):
+    pipeline("pizza", guidance=CFG(), guidance_scale=1.0, noise="brownian", num_inference_steps=1)
+    assert "guidance has no effect" in caplog.text
+    assert "noise has no effect: DDIM draws none" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,4 @@
-from ldm.training.model_files import model_config, portable
-
-OWN = {"_target_": "halfstep.HalfStep", "share": 1.0}
-
-
-def test_a_solver_of_the_users_own_is_replaced_with_a_warning(caplog):
-    sampling = {"scheduler": OWN, "guidance_scale": 1.5, "guidance": {"_target_": "ldm.guidance.CFG"}}
-    stored = portable(sampling)
-    assert stored["scheduler"]["_target_"] == "ldm.schedulers.ddim.DDIM"
-    assert stored["guidance"] == sampling["guidance"]
-    assert sampling["scheduler"] is OWN
-    assert "halfstep.HalfStep" in caplog.text
+from ldm.training.model_files import model_config
 
 
 def test_a_model_names_nets_not_calls_that_wait():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from ldm.cli.compose import compose
 
 SHORT = ["experiment=tiny", "threads=1", "trainer.max_steps=2", "first_stage.max_steps=2"]

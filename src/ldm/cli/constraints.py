@@ -76,7 +76,7 @@ def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
     if not key or weak is not None:
         return None
     rule = build(node)
-    if "weak_checkpoint" in rule.requires:
+    if "weak_checkpoint" in rule.needs:
         name = type(rule).__name__
         return f"weak_checkpoint: guidance {name} needs the checkpoint of a weaker net, got none"
     return None

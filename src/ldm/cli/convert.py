@@ -1,15 +1,17 @@
 """ldm-convert: checkpoints from any format to any other."""
 
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
 from ldm.cli.app import entry
 
 
 @entry("convert")
-def main(cfg: DictConfig) -> None:
+def main(config: dict[str, Any]) -> None:
     """Reads `input` and writes `output`."""
+    cfg = OmegaConf.create(config)
     from ldm.checkpoints import convert_checkpoint
     from ldm.utils.device import as_dtype
 

@@ -4,8 +4,9 @@ import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ldm.cli.app import entry
 from ldm.cli.config import build
@@ -27,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @entry("data")
-def command(cfg: DictConfig) -> None:
+def command(config: dict[str, Any]) -> None:
     """Does what the action says."""
+    cfg = OmegaConf.create(config)
     if cfg.action not in WORDS:
         raise UserError(f"action: must be one of {', '.join(WORDS)}, got {cfg.action!r}")
     if cfg.action == "show":

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ldm.cli.app import entry
 from ldm.utils.errors import UserError
@@ -16,8 +16,9 @@ log = logging.getLogger(__name__)
 
 
 @entry("ema")
-def main(cfg: DictConfig) -> None:
+def main(config: dict[str, Any]) -> None:
     """Reads the snapshots of `run` and writes `output`."""
+    cfg = OmegaConf.create(config)
     from ldm.checkpoints.native import save_model
     from ldm.checkpoints.snapshots import read_snapshots, summed_model
     from ldm.utils.device import as_dtype

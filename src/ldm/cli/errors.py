@@ -7,9 +7,8 @@ from collections.abc import Collection
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from ldm.cli.report import FAILURE, USAGE
 from ldm.utils.errors import Failure, UserError, did_you_mean, one_line, with_key
-
-FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 
 def describe(error: BaseException, keys: Collection[str] = ()) -> tuple[int, str | None]:

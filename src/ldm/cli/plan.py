@@ -3,22 +3,20 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-
-from omegaconf import DictConfig
+from typing import Any
 
 from ldm.cli.app import entry
-from ldm.cli.config import plain
 from ldm.cli.train import SUPPLIED
 from ldm.utils.construct import construct
 from ldm.utils.errors import UserError
 
 
 @entry("plan", supplied=SUPPLIED, unneeded=("data", "first_stage.data", "init_checkpoint"))
-def main(cfg: DictConfig) -> None:
-    """Prints the plan of each stage that the config trains, and writes it to `json`."""
-    if cfg.json is not None and Path(cfg.json).exists():
-        raise UserError(f"{cfg.json} exists; choose another file", "json")
-    config = plain(cfg)
+def main(config: dict[str, Any]) -> None:
+    """Print the plan of each stage that the config trains, and write it to `json`."""
+    path = config["json"]
+    if path is not None and Path(path).exists():
+        raise UserError(f"{path} exists; choose another file", "json")
     cluster = construct(config["cluster"], "cluster")
 
     from rich.console import Console
@@ -37,9 +35,9 @@ def main(cfg: DictConfig) -> None:
         console.print(head(stage, steps[False], cluster), table(plans), *verdicts(cluster, plans), sep="\n")
         console.print()
         report.append({"stage": stage.name, **as_json(steps[False], plans)})
-    if config["json"] is not None:
-        Path(config["json"]).write_text(json.dumps({"cluster": asdict(cluster), "stages": report}, indent=1))
-        print(config["json"])
+    if path is not None:
+        Path(path).write_text(json.dumps({"cluster": asdict(cluster), "stages": report}, indent=1))
+        print(path)
 
 
 if __name__ == "__main__":

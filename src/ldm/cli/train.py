@@ -1,11 +1,9 @@
 """ldm-train: first stage, diffusion model, samples, scores, report."""
 
 import os
-
-from omegaconf import DictConfig
+from typing import Any
 
 from ldm.cli.app import entry
-from ldm.cli.config import plain
 from ldm.training.distributed.slurm import requeued_when_stopped
 from ldm.utils.distributed import launched
 
@@ -15,19 +13,10 @@ SUPPLIED = {
 }
 
 
-def _how_to_go_on(cfg: DictConfig) -> str:
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    overrides = " ".join(hydra.overrides.task)
-    return f"stopped; go on with: ldm-train {overrides} hydra.run.dir={hydra.runtime.output_dir}"
-
-
-@entry("train", supplied=SUPPLIED, interrupted=_how_to_go_on)
-def main(cfg: DictConfig) -> None:
-    """Trains what the config says and writes a run directory with a report."""
+@entry("train", supplied=SUPPLIED, resumable=True)
+def main(config: dict[str, Any]) -> None:
+    """Train what the config describes and write a run directory with a report."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    config = plain(cfg)
     if config["dry_run"]:
         from ldm.planning.dry_run import dry_run
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from ldm.generation.settings import Settings
 from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,34 @@ def as_prompts(value: str | Sequence[str], name: str) -> list[str]:
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(f"{name} must be a text or a list of at least one text, got {value!r}")
     return prompts
+
+
+def all_prompts(prompt: str | Sequence[str] | None, given: Settings, unconditional: bool) -> list[str]:
+    """One prompt per image; "" for those of an unconditional model.
+
+    Args:
+        prompt: one prompt, several, or None for an unconditional model.
+        given: further arguments.
+        unconditional: True if the model takes no prompts.
+
+    Raises: ValueError for a prompt that the model ignores, or for none where it needs one.
+    """
+    if unconditional:
+        texts = [text for value in (prompt, given.negative_prompt) if value for text in as_prompts(value, "")]
+        if any(texts):
+            raise UserError(
+                f"prompt must be left out for an unconditional model (give num_images), got {texts[0]!r}"
+            )
+        if prompt is None:
+            return [""] * (given.num_images or 1) * given.num_images_per_prompt
+    if given.num_images is not None:
+        raise UserError(
+            "num_images must be left out where there are prompts: use num_images_per_prompt, "
+            f"got {given.num_images}"
+        )
+    if prompt is None:
+        raise UserError("prompt must be given: this model is conditional")
+    return [p for p in as_prompts(prompt, "prompt") for _ in range(given.num_images_per_prompt)]
 
 
 def as_negatives(value: str | Sequence[str] | None, prompts: list[str], repeats: int) -> list[str]:

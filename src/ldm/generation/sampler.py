@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,11 @@ from ldm.generation.conditioning import Denoiser, branches, in_float32
 from ldm.generation.decoding import Codec
 from ldm.generation.draws import Draws
 from ldm.generation.job import Job, Latents, Start, Watch
-from ldm.generation.prompts import as_negatives, as_prompts
+from ldm.generation.prompts import all_prompts, as_negatives
 from ldm.generation.settings import Settings, steps_to_run, with_eta
+from ldm.generation.support import check_guidance, check_thresholding
 from ldm.generation.workers import OneProcess, Workers
 from ldm.guidance import CFG, Guidance
-from ldm.guidance.base import check_rule
 from ldm.utils.errors import UserError
 from ldm.utils.image_io import to_uint8
 
@@ -61,6 +61,12 @@ class Sampler:
     dtype: torch.dtype = torch.float32
     workers: Workers = field(default_factory=OneProcess)
 
+    @property
+    def unconditional(self) -> bool:
+        """True if the model takes no prompts."""
+        text_encoder = self.own.text_encoder
+        return text_encoder.context_dim is None and text_encoder.pooled_dim is None
+
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """Channels, height and width of the latents of an image.
 
@@ -80,7 +86,7 @@ class Sampler:
 
     def prepare(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
         given: Settings,
         shape: tuple[int, int, int] | None = None,
         strength: float = 1.0,
@@ -88,7 +94,7 @@ class Sampler:
         """A call with its arguments checked and the model's defaults filled in.
 
         Args:
-            prompt: one prompt or a list.
+            prompt: one prompt or a list; None for an unconditional model.
             given: further arguments.
             shape: of an image's latents; None for those of the default size.
             strength: share of the steps to run, in (0, 1].
@@ -96,16 +102,19 @@ class Sampler:
         Raises: ValueError for arguments that do not fit.
         """
         own, each, schedule = self.defaults, given.num_images_per_prompt, self.diffusion.schedule
-        prompts = [p for p in as_prompts(prompt, "prompt") for _ in range(each)]
+        prompts = all_prompts(prompt, given, self.unconditional)
         steps = own["num_inference_steps"] if given.num_inference_steps is None else given.num_inference_steps
         grid = times_of(given.timesteps or own["timesteps"], schedule, steps)
         run = steps_to_run(strength, len(grid) - 1)
         rule: Guidance = given.guidance or own.get("guidance") or CFG()
+        scale = float(own["guidance_scale"] if given.guidance_scale is None else given.guidance_scale)
+        check_guidance(rule, scale, self.own.backbone, self.caption_dropout, weak=self.weak is not None)
+        check_thresholding(given.thresholding, self.codec.autoencoder)
         return Job(
             prompts=prompts,
             negatives=as_negatives(given.negative_prompt, prompts, each),
             guidance=rule,
-            scale=self._scale(given, rule),
+            scale=scale,
             scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
             thresholding=given.thresholding or own.get("thresholding"),
             noise=given.noise or own.get("noise") or "independent",
@@ -114,21 +123,9 @@ class Sampler:
             whole=run == len(grid) - 1,
             shape=shape or self.latent_shape(),
             draws=Draws(given.seed, len(prompts), self.device, given.numbers),
-            single=isinstance(prompt, str) and each == 1,
+            single=each == 1 and (isinstance(prompt, str) or prompt is given.num_images is None),
             given=given,
         )
-
-    def _scale(self, given: Settings, rule: Guidance) -> float:
-        """The guidance scale, after checking that the model can be guided by the rule."""
-        own = self.defaults["guidance_scale"]
-        scale = float(own if given.guidance_scale is None else given.guidance_scale)
-        if scale != 1.0 and rule.needs_uncond and self.caption_dropout == 0:
-            raise UserError(
-                f"guidance_scale must be 1 for a model trained without caption dropout, got {scale}"
-            )
-        weak = {"weak_checkpoint"} if self.weak is not None or scale == 1.0 else set()
-        check_rule(rule, self.own.backbone.supports | weak)
-        return scale
 
     @torch.no_grad()
     def latents(
@@ -166,16 +163,19 @@ class Sampler:
         black, with a warning: a score or a grid must not end a training run.
 
         Args:
-            captions: one per image; for an unconditional model their number.
+            captions: one per image; for an unconditional model the number of images is enough.
             seed: of the draws.
         """
-        texts = [""] * captions if isinstance(captions, int) else list(captions)
+        count = captions if isinstance(captions, int) else len(captions)
         size = self.image_size
-        images = torch.zeros(len(texts), 3, size, size, dtype=torch.uint8, device=self.device)
-        for part, counts in self.workers.share(-(-len(texts) // PART)):
-            rows = range(len(texts))[part * PART : (part + 1) * PART]
+        images = torch.zeros(count, 3, size, size, dtype=torch.uint8, device=self.device)
+        for part, counts in self.workers.share(-(-count // PART)):
+            rows = range(count)[part * PART : (part + 1) * PART]
             given = Settings(seed=seed, numbers=rows, batch_size=PART)
-            job = self.prepare([texts[i] for i in rows], given)
+            if self.unconditional or isinstance(captions, int):
+                job = self.prepare(None, replace(given, num_images=len(rows)))
+            else:
+                job = self.prepare([captions[i] for i in rows], given)
             drawn = self.latents(job).z  # by all workers, as sharded nets need it
             if not counts:
                 continue

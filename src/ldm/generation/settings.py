@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
     seed: int | Sequence[int]
     numbers: Sequence[int] | None
     num_images_per_prompt: int
+    num_images: int | None
     scheduler: Scheduler | None
     timesteps: Grid | None
     thresholding: Thresholding | None
@@ -56,6 +57,7 @@ class Settings:
             call with that seed makes first. Batch sizes and positions do not matter.
         numbers: i of each image, to sample some of the images of a larger call; None: 0, 1, ...
         num_images_per_prompt: images of each prompt.
+        num_images: images of an unconditional model, which takes no prompt; None: one image.
         scheduler: the reverse-step rule; None: the model's own.
         timesteps: grid function (num_train_timesteps, num_steps) -> times; None: the model's own.
         thresholding: bounds of the estimate of x0, for models of pixels; None: the model's own.
@@ -78,6 +80,7 @@ class Settings:
     seed: int | Sequence[int] = 0
     numbers: Sequence[int] | None = None
     num_images_per_prompt: int = 1
+    num_images: int | None = None
     scheduler: Scheduler | None = None
     timesteps: Grid | None = None
     thresholding: Thresholding | None = None
@@ -92,9 +95,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name in ("num_images_per_prompt", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("num_images_per_prompt", "num_images", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}")
         if self.output not in OUTPUTS:
             raise UserError(f"output must be one of {OUTPUTS}, got {self.output!r}")
         scale = self.guidance_scale
@@ -112,7 +115,7 @@ def settings(options: Mapping[str, Any]) -> Settings:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed besides: {', '.join(names)}"
-            raise UserError(f"unknown argument {name!r}{hint}")
+            raise TypeError(f"unknown argument {name!r}{hint}")
     return Settings(**options)
 
 

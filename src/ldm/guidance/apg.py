@@ -25,7 +25,7 @@ class APG:
     norm_threshold: float | None = 7.5
 
     needs_uncond: ClassVar[bool] = True
-    requires: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if not -1.0 < self.momentum < 1.0:

@@ -18,7 +18,7 @@ class Autoguidance:
     """
 
     needs_uncond: ClassVar[bool] = False
-    requires: ClassVar[frozenset[str]] = frozenset({"weak_checkpoint"})
+    needs: ClassVar[frozenset[str]] = frozenset({"weak_checkpoint"})
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net: one call of each of the two.

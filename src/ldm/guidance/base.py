@@ -1,6 +1,6 @@
 """Common parts of guidance rules: branches, their evaluation in one batch, conversion from and to x0."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,7 +11,6 @@ from torch import Tensor
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.prediction import noise_in
 from ldm.diffusion.process import Diffusion, Net
-from ldm.utils.errors import UserError
 
 Backbone = Callable[[Tensor, Tensor, Conditioning], Tensor]
 """Maps (x_t, t, cond) to the prediction."""
@@ -55,8 +54,8 @@ class Guidance(Protocol):
         """True if the rule evaluates the empty prompt, on which the model must have been trained."""
 
     @property
-    def requires(self) -> frozenset[str]:
-        """Capabilities of the backbone that the rule relies on; "weak_checkpoint" stands for a weaker net."""
+    def needs(self) -> frozenset[str]:
+        """Capabilities that the net must have, of those in `supports` of a backbone."""
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net.
@@ -66,22 +65,6 @@ class Guidance(Protocol):
             scale: w; 1 is the conditional net without guidance.
             diffusion: prediction type and noise levels of the nets.
         """
-
-
-def check_rule(rule: Guidance, available: Collection[str]) -> None:
-    """Validates that a model offers what a rule relies on.
-
-    Args:
-        rule: the guidance.
-        available: capabilities of the backbone, and "weak_checkpoint" if there is a weaker net.
-
-    Raises: UserError for what is missing.
-    """
-    if missing := sorted(rule.requires - set(available)):
-        raise UserError(
-            f"guidance {type(rule).__name__} needs {', '.join(missing)}, which this model does not have; "
-            "use guidance=cfg"
-        )
 
 
 def combined(combine: Callable[..., Tensor], first: Branch, *others: Branch) -> Net:

@@ -18,7 +18,7 @@ class CFG:
     """out_u + w (out_c - out_u) (Ho & Salimans 2022, arXiv:2207.12598, Eq. 6, whose w is ours minus 1)."""
 
     needs_uncond: ClassVar[bool] = True
-    requires: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net: one call on a batch of two halves; the conditional net alone at w = 1."""

@@ -36,9 +36,9 @@ class Interval:
         return self.rule.needs_uncond
 
     @property
-    def requires(self) -> frozenset[str]:
-        """As of the rule used inside."""
-        return self.rule.requires
+    def needs(self) -> frozenset[str]:
+        """Those of the rule."""
+        return self.rule.needs
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The net with guidance inside of the interval only."""

@@ -29,9 +29,9 @@ class PAG:
             raise ValueError(f"scale must be at least 0, got {self.scale}")
 
     @property
-    def requires(self) -> frozenset[str]:
-        """A net that honours `identity_attention`."""
-        return frozenset({"pag"} if self.scale else ())
+    def needs(self) -> frozenset[str]:
+        """Self-attention in the net's middle that can be perturbed."""
+        return frozenset({"pag"}) if self.scale else frozenset()
 
     def __call__(self, branches: Branches, scale: float, diffusion: Diffusion) -> Net:
         """The guided net: one call on a batch of two or three parts."""

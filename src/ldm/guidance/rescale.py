@@ -21,7 +21,7 @@ class CFGRescale:
     phi: float = 0.7
 
     needs_uncond: ClassVar[bool] = True
-    requires: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.phi <= 1.0:

@@ -23,7 +23,7 @@ class CFGZeroStar:
     zero_share: float = 0.04
 
     needs_uncond: ClassVar[bool] = True
-    requires: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.zero_share <= 1.0:

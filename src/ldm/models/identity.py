@@ -15,7 +15,7 @@ class IdentityAutoencoder(nn.Module):
     """
 
     downscale = 1
-    supports: frozenset[str] = frozenset()
+    supports = frozenset({"thresholding"})
 
     def __init__(self, latent_channels: int = 3) -> None:
         super().__init__()

@@ -75,7 +75,7 @@ class Autoencoder(Protocol):
         """Capabilities: "tiling" (has the layers of `AutoencoderKL`, which can be evaluated in bands);
         "training" (has `last_layer`, the weight of the layer that makes the image, and
         `set_latent_statistics(scaling_factor, shift_factor)`); "shortcut" (has `init_shortcut(images)`,
-        called before the first step).
+        called before the first step); "thresholding" (latents are pixels).
         """
 
     def encode(self, image: Float[Tensor, "b c h w"]) -> Posterior:

@@ -57,6 +57,10 @@ class ClassEncoder(BaseTextEncoder):
         self.pooled_dim = width
         self.embedding = nn.Embedding(len(captions) + 1, width)
 
+    def unknown_words(self, captions: list[str]) -> list[str]:
+        """The captions that are no class, each once."""
+        return sorted({caption for caption in captions if caption and caption not in self.index})
+
     def encode(self, captions: list[str]) -> Conditioning:
         """Returns the pooled class vectors, (b, width)."""
         index = torch.tensor([self.index.get(c, 0) for c in captions], device=self.embedding.weight.device)

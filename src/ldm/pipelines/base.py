@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.lora import merge_lora
+from ldm.checkpoints.readable import diffusion_of
 from ldm.diffusion.process import Diffusion
 from ldm.generation import Sampler, Settings
 from ldm.generation.conditioning import Denoiser
@@ -27,7 +28,7 @@ from ldm.models.tiling import check_rows
 from ldm.pipelines.fit import check_same_latents, check_settings
 from ldm.pipelines.images import to_pil
 from ldm.pipelines.shipped import shipped_model
-from ldm.utils.construct import reconstruct
+from ldm.utils.construct import reconstruct, user_modules
 from ldm.utils.device import as_dtype, pick_device
 from ldm.utils.errors import UserError
 from ldm.utils.image_io import to_uint8
@@ -62,7 +63,7 @@ class Pipeline:
         self.sampler = Sampler(
             codec=Codec(autoencoder=autoencoder),
             own=Denoiser(text_encoder, backbone),
-            diffusion=reconstruct(config["diffusion"], "diffusion"),
+            diffusion=diffusion_of(config),
             defaults=reconstruct(config["sampling"], "sampling"),
             image_size=config["image_size"],
             caption_dropout=config.get("caption_dropout"),
@@ -116,6 +117,7 @@ class Pipeline:
         ema: bool = True,
         lora: str | os.PathLike[str] | None = None,
         lora_scale: float = 1.0,
+        modules: str | os.PathLike[str] | None = None,
     ) -> P:
         """A pipeline from a checkpoint.
 
@@ -130,6 +132,8 @@ class Pipeline:
             ema: take the EMA weights where a checkpoint has both.
             lora: a file of adapters to merge into the nets (`load_lora`).
             lora_scale: of the adapters.
+            modules: folder of Python modules with nets, predictions or solvers of your own that the model
+                names; code runs from nowhere else.
 
         Raises: FileNotFoundError; ValueError if there is no complete model, or the adapters are not for it.
         """
@@ -137,10 +141,12 @@ class Pipeline:
             with shipped_model() as file:
                 return cls.from_pretrained(file, device=device, dtype=dtype, lora=lora, lora_scale=lora_scale)
         device, dtype = pick_device(str(device)), as_dtype(dtype)
-        loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
-        if missing := [name for name in COMPONENTS if name not in loaded.components]:
-            raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
-        made = cls(**loaded.components, config=loaded.config).to(device, dtype)  # type: ignore[arg-type]
+        with user_modules(modules):
+            loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
+            if missing := [name for name in COMPONENTS if name not in loaded.components]:
+                raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
+            made = cls(**loaded.components, config=loaded.config)  # type: ignore[arg-type]
+        made.to(device, dtype)
         return made if lora is None else made.load_lora(lora, lora_scale)
 
     def to(self: P, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> P:
@@ -205,12 +211,20 @@ class Pipeline:
         return self
 
     def prepare(
-        self, prompt: str | Sequence[str], given: Settings, shape: tuple[int, int, int], strength: float = 1.0
+        self,
+        prompt: str | Sequence[str] | None,
+        given: Settings,
+        shape: tuple[int, int, int],
+        strength: float = 1.0,
     ) -> Job:
         """`Sampler.prepare`, with warnings of what will have no effect."""
         job = self.sampler.prepare(prompt, given, shape, strength)
         if job.scale == 1.0 and given.negative_prompt:
             log.warning("negative_prompt has no effect at guidance_scale 1")
+        if job.scale == 1.0 and given.guidance is not None and "pag" not in given.guidance.needs:
+            log.warning("guidance has no effect at guidance_scale 1")
+        if given.noise is not None and not getattr(job.scheduler, "stochastic", True):
+            log.warning("noise has no effect: %s draws none", type(job.scheduler).__name__)
         warn_of_words(self.text_encoder, [*job.prompts, *job.negatives])
         return job
 

@@ -18,7 +18,7 @@ class Image2ImagePipeline(Pipeline):
 
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         *,
         image: Images,
         strength: float = 0.75,
@@ -27,7 +27,7 @@ class Image2ImagePipeline(Pipeline):
         """Samples an image for each prompt, starting from an image.
 
         Args:
-            prompt: one prompt or a list.
+            prompt: one prompt or a list; None for an unconditional model, which takes `num_images`.
             image: one image, or one for each prompt, all of one size; tensors (n, c, h, w) are in [-1, 1].
             strength: share of the steps that are run, in (0, 1]: floor(strength N) of N. At 1 nothing but
                 traces of the image are left.

@@ -27,7 +27,7 @@ class InpaintPipeline(Pipeline):
 
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         *,
         image: Images,
         mask: Images,
@@ -37,7 +37,7 @@ class InpaintPipeline(Pipeline):
         """Samples an image for each prompt, equal to the given one outside the mask.
 
         Args:
-            prompt: one prompt or a list.
+            prompt: one prompt or a list; None for an unconditional model, which takes `num_images`.
             image: one image, or one for each prompt, all of one size; tensors (n, c, h, w) are in [-1, 1].
             mask: one or as many as images, of their size; from 128 on (tensors: from 0 on) a pixel is
                 repainted.

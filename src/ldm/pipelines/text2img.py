@@ -16,7 +16,7 @@ class Text2ImagePipeline(Pipeline):
 
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         *,
         height: int | None = None,
         width: int | None = None,
@@ -25,7 +25,7 @@ class Text2ImagePipeline(Pipeline):
         """Samples an image for each prompt.
 
         Args:
-            prompt: one prompt or a list.
+            prompt: one prompt or a list; None for an unconditional model, which takes `num_images`.
             height: of the images in pixels; None: the size that the model was trained on.
             width: of the images in pixels.
             options: arguments that all pipelines share: `ldm.generation.Settings`.

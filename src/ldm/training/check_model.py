@@ -13,7 +13,7 @@ from torch import nn
 from ldm.checkpoints.assemble import LoadedModel
 from ldm.data.shards.buckets import checked_sizes
 from ldm.diffusion.timesteps import times_of
-from ldm.guidance.base import check_rule
+from ldm.generation.support import check_guidance
 from ldm.models.protocols import PROTOCOLS, check_protocol
 from ldm.utils.construct import construct
 from ldm.utils.errors import UserError, with_key
@@ -152,8 +152,7 @@ def check_sampling(nets: Parts, config: Mapping[str, Any]) -> None:
     if rule is None:
         return
     try:
-        weak = set() if config["weak_checkpoint"] is None else {"weak_checkpoint"}
-        check_rule(rule, nets.backbone.supports | weak)
+        check_guidance(rule, scale, nets.backbone, None, weak=config["weak_checkpoint"] is not None)
     except ValueError as error:
         raise with_key(error, "sampling.guidance", ()) from error
     dropout = config["task"]["caption_dropout"]

@@ -78,7 +78,8 @@ def check_same(name: str, node: Mapping[str, Any], other: Mapping[str, Any], kin
     if node["_target_"] != other["_target_"]:
         raise UserError(f"must be {other['_target_']} as in init_checkpoint, got {node['_target_']}", name)
     defaults = {key: p.default for key, p in inspect.signature(kind).parameters.items()}
-    levels = len(node.get("channels") or ())
+    channels = node.get("channels")
+    levels = len(channels) if isinstance(channels, list) else 0  # a net of a user may have any argument
     for key in sorted((node.keys() | other.keys()) - FREE):
         here, there = (_spread(key, n.get(key, defaults.get(key)), levels) for n in (node, other))
         if here != there:

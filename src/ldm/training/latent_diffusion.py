@@ -1,6 +1,6 @@
 """Lightning glue of a latent diffusion model: encode, drop captions, loss, EMA twins; Rombach et al. 2022."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,6 +20,7 @@ from ldm.models.lora import LoRA
 from ldm.models.protocols import TextEncoder
 from ldm.training.ema import Horizon
 from ldm.training.encoder import Encoder
+from ldm.training.loss_terms import LossTerm, losses_of
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.power_ema import power_functions
 from ldm.training.probe import DiffusionProbe
@@ -54,6 +55,7 @@ class LatentDiffusion(pl.LightningModule):
             more time.
         compile: compile the blocks, in place.
         adapters: makes adapters of the backbone, which alone are trained then; None trains the nets.
+        loss_terms: added to the loss of each sample, by name.
         seed: of all draws.
     """
 
@@ -82,6 +84,7 @@ class LatentDiffusion(pl.LightningModule):
         compile: bool = False,
         time_draws: TimeDraws | None = None,
         adapters: Callable[[nn.Module], LoRA] | None = None,
+        loss_terms: Mapping[str, LossTerm] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -96,6 +99,7 @@ class LatentDiffusion(pl.LightningModule):
         self.image_size, self.seed = image_size, seed
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
         self.gradient_norm, self.skipped = torch.tensor(0.0), False  # of the last step
+        self.loss_terms = tuple((loss_terms or {}).values())
         self._sound = torch.tensor(True)  # all losses of the step begun are finite
         self.weak: tuple[Any, ...] | None = None  # nets of a weaker model, for sample grids
 
@@ -177,7 +181,9 @@ class LatentDiffusion(pl.LightningModule):
         t = self.times(key, visit)
         give_keys(self._dropouts, self.seed, key, visit)
         net = self.backbone(self.nets)
-        losses = self.diffusion.loss(lambda x_t, s: net(x_t, s, cond), x0, noise, t)
+        losses = losses_of(
+            self.diffusion, lambda x_t, s: net(x_t, s, cond), x0, noise, t, cond, self.loss_terms
+        )
         self._sound = self._sound.to(losses.device) & losses.detach().isfinite().all()
         return {"loss": losses.mean(), "loss_per_sample": losses.detach(), "t": t, "key": key}
 

@@ -1,6 +1,5 @@
 """Files of a finished model: weights or adapters, and the config that is stored with them."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,7 @@ import torch
 from ldm.checkpoints.lora import FILE, save_lora
 from ldm.checkpoints.native import save_model
 from ldm.training.latent_diffusion import LatentDiffusion
-from ldm.utils.construct import STORED
 from ldm.utils.distributed import is_main
-
-log = logging.getLogger(__name__)
-
-DEFAULTS = {
-    "scheduler": {"_target_": "ldm.schedulers.ddim.DDIM", "eta": 0.0},
-    "timesteps": {"_target_": "ldm.diffusion.timesteps.trailing", "_partial_": True, "final": -1.0},
-}
-"""Sampling settings in place of those that a file cannot hold."""
 
 
 def model_config(config: dict[str, Any], autoencoder: dict[str, Any]) -> dict[str, Any]:
@@ -30,10 +20,10 @@ def model_config(config: dict[str, Any], autoencoder: dict[str, Any]) -> dict[st
     """
     stored = {
         "autoencoder": autoencoder,
-        "text_encoder": _complete(config["text_encoder"]),
-        "backbone": _complete(config["backbone"]),
-        "diffusion": _complete(config["diffusion"]),
-        "sampling": portable(_complete(config["sampling"])),
+        "text_encoder": complete(config["text_encoder"]),
+        "backbone": complete(config["backbone"]),
+        "diffusion": complete(config["diffusion"]),
+        "sampling": complete(config["sampling"]),
         "image_size": config["data"]["image_size"],
         "caption_dropout": config["task"]["caption_dropout"],
         "training": {
@@ -43,23 +33,13 @@ def model_config(config: dict[str, Any], autoencoder: dict[str, Any]) -> dict[st
         },
     }
     if config.get("adapters") is not None:
-        stored["adapters"] = _complete(config["adapters"])
+        stored["adapters"] = complete(config["adapters"])
     return stored
 
 
-def _complete(node: dict[str, Any]) -> dict[str, Any]:
+def complete(node: dict[str, Any]) -> dict[str, Any]:
     """A node of an object, not of a call that waits for arguments."""
     return {key: value for key, value in node.items() if key != "_partial_"}
-
-
-def portable(sampling: dict[str, Any]) -> dict[str, Any]:
-    """Sampling settings that a file may hold: solvers of a user's own are replaced, with a warning."""
-    stored = dict(sampling)
-    for name, node in sampling.items():
-        if isinstance(node, dict) and not str(node.get("_target_", "")).startswith(STORED):
-            log.warning("%s: %s is not stored in the model's file", name, node.get("_target_"))
-            stored[name] = DEFAULTS.get(name)
-    return stored
 
 
 def save_trained(

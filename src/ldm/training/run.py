@@ -10,6 +10,7 @@ from torch import nn
 
 from ldm.checkpoints.assemble import LoadedModel
 from ldm.checkpoints.loader import load_model
+from ldm.checkpoints.readable import check_readable
 from ldm.checkpoints.training import training_metadata
 from ldm.data.shards.datamodule import ShardData
 from ldm.evaluation.evaluate import evaluate, summary_of
@@ -21,7 +22,7 @@ from ldm.training.fit import constructed, fit
 from ldm.training.initial_weights import load_initial, reference, without_pretrained
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.lightning_internals import quieten_lightning
-from ldm.training.model_files import model_config, save_trained
+from ldm.training.model_files import complete, model_config, save_trained
 from ldm.training.summary import Summary
 from ldm.utils.construct import construct
 from ldm.utils.device import set_threads
@@ -72,6 +73,7 @@ def checked_data(config: dict[str, Any], initial: LoadedModel | None) -> Any:
 
     Raises: UserError if the task cannot be built or the text encoder has no room for the words of the data.
     """
+    check_readable(model_config(config, complete(config["autoencoder"])))
     construct(config["task"], "task", autoencoder=nn.Identity())  # its nets are built when training starts
     data = construct(config["data"], "data")
     with torch.device("meta"):

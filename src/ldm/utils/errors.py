@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 
-VERBS = r"(must|needs?|has|have|is|are|does|do|cannot)\b"
+VERBS = r"(must|needs?|cannot)\b"  # not "is", as a path may stand in front of it
 
 
 class UserError(ValueError):

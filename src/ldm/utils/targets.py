@@ -4,6 +4,8 @@ import contextlib
 import difflib
 import functools
 import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ _folders: list[Path] = []
 
 
 @contextlib.contextmanager
-def user_modules(folder: str | Path | None) -> Iterator[None]:
+def user_modules(folder: str | os.PathLike[str] | None) -> Iterator[None]:
     """While inside, targets may name the Python modules in a folder of the user's.
 
     Only modules that lie in the folder itself become available, never what they import. They are forgotten

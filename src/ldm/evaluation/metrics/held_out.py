@@ -10,6 +10,7 @@ import torch
 from ldm.evaluation.metrics.references import ReferenceData
 from ldm.evaluation.ranks import ranks
 from ldm.evaluation.score import Headline, ImageSampler, Picture, Score, Table
+from ldm.utils.errors import UserError
 from ldm.utils.image_io import make_grid, save_png
 
 
@@ -38,7 +39,7 @@ class HeldOut:
         """
         captions, labels = list(self.captions), data.reference_captions()
         if missing := [caption for caption in captions if caption not in labels]:
-            raise ValueError(f"captions must have a reference image, got {missing[0]!r}")
+            raise UserError(f"captions must have a reference image, got {missing[0]!r}")
         images = sampler.images(captions, self.seed)
         file = "samples/held_out.png"
         save_png(make_grid(images, columns=len(captions)), folder / file, {"prompts": "\n".join(captions)})

@@ -11,6 +11,7 @@ from torch import Tensor
 from ldm.evaluation.ranks import ranks
 from ldm.evaluation.score import Headline, ImageSampler, Picture, Score
 from ldm.evaluation.spread import spread
+from ldm.utils.errors import UserError
 from ldm.utils.image_io import make_grid, save_png, to_uint8
 
 
@@ -59,7 +60,7 @@ class HeldOutPairs:
         open_corners = corners(data.opacity).amax((1, 2)) == 0
         pairs = spread([pair for pair in data.held_out_pair_list() if open_corners[pair[0]]], self.limit)
         if not pairs:
-            raise ValueError("the data hold out no pairs (held_out_pairs=0)")
+            raise UserError("the data hold out no pairs (held_out_pairs=0)")
         images = sampler.images([data.caption(key, colour) for key, colour in pairs], self.seed)
         file = "samples/held_out_pairs.png"
         save_png(make_grid(images[:64], columns=16), folder / file)

@@ -1,0 +1,66 @@
+"""The advice on an override whose key the config does not have."""
+
+import contextlib
+from argparse import Namespace
+from typing import Any
+
+from ldm.cli.advice import synonym
+from ldm.cli.plain_keys import is_group, plain_keys
+from ldm.utils.errors import UserError, did_you_mean
+
+
+def check_unknown(error: Exception, command: str, arguments: Namespace) -> None:
+    """Raise UserError with the key to write instead, if an error of Hydra's is about an unknown key."""
+    overrides = arguments.overrides
+    from ldm.cli.errors import unknown_override
+
+    key = unknown_override(error)
+    if key is None:
+        return
+    value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").split("=")[0] == key), "")
+    if (advice := synonym(command, key, value)) is not None:
+        raise UserError(f"{key}: {advice}") from error
+    kept = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
+    config = _composed(arguments.config_name or command, kept, arguments.config_dir)
+    raise UserError(f"{key}: unknown key{_advice(key, config, command)}") from error
+
+
+def _advice(key: str, config: dict[str, Any], command: str) -> str:
+    """The nearest key, and how to add one below a node of a foreign class, which has more arguments."""
+    parent, node = key.rpartition(".")[0], config
+    for name in parent.split(".") if parent else []:
+        child = node.get(name)
+        if child is None and (name in node or (node is config and is_group(name))):
+            return f"; {name} is null: choose an option ({name}=..., ldm-{command} --help {name})"
+        node = child if isinstance(child, dict) else {}
+    target = str(node.get("_target_", "ldm."))
+    hint = did_you_mean(key, keys_of(config))
+    if parent and not target.startswith("ldm."):
+        return f"{hint or ';'} +{key}=... passes it to {target}"
+    return hint or f"; ldm-{command} --help lists the keys"
+
+
+def _composed(command: str, overrides: list[str], config_dir: str | None) -> dict[str, Any]:
+    """The config without the override; without any if another one is wrong, too."""
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from ldm.cli.hydra_internals import opened
+
+    for attempt in (overrides, []):
+        with contextlib.suppress(Exception), opened(command, config_dir, plain_keys(command)) as hydra:
+            config = hydra.compose_config(
+                command, attempt, RunMode.MULTIRUN, validate_sweep_overrides=False, from_shell=False
+            )
+            return dict(OmegaConf.to_container(config))  # type: ignore[arg-type]
+    return {}
+
+
+def keys_of(config: dict[str, Any], prefix: str = "") -> list[str]:
+    """All dotted keys of a config."""
+    keys = []
+    for name, value in config.items():
+        keys.append(f"{prefix}{name}")
+        if isinstance(value, dict):
+            keys += keys_of(value, f"{prefix}{name}.")
+    return keys
