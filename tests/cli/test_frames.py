@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import ldm
-from ldm.cli import sample
+from ldm.cli import sample, train
 
 ROOT = str(Path(ldm.__file__).parent)
 
@@ -36,3 +36,22 @@ def test_a_sample_is_three_frames_from_the_entry_of_a_command(tmp_path, monkeypa
         "text2img.Text2ImagePipeline.__call__",
         "sampler.Sampler.latents",
     ]
+
+
+def test_the_step_that_computes_a_loss_is_the_sixth_frame_of_a_command_at_most(tmp_path, monkeypatch):
+    from ldm.diffusion.process import Diffusion
+
+    seen, loss = [], Diffusion.loss
+
+    def counted(self, *args):
+        seen.append(own_frames())
+        return loss(self, *args)
+
+    monkeypatch.setattr(Diffusion, "loss", counted)
+    short = ["experiment=tiny", "threads=1", "trainer.max_steps=1", "first_stage.max_steps=1"]
+    without = ["~callbacks.validation", "evaluation.retrieval=null", "sampling.num_inference_steps=1"]
+    assert train.main([*short, *without, f"hydra.run.dir={tmp_path}"]) == 0
+    (frames,) = seen
+    step = frames.index("latent_diffusion.LatentDiffusion.training_step")
+    assert frames[step - 3 : step] == ["train.main", "run.run", "fit.fit"]
+    assert step + 1 <= 6, frames

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ldm.cli.arguments import command_line, parse
-from ldm.cli.constraints import check_constraints
-from ldm.cli.help import shown
 from ldm.cli.ranks import quieten_other_ranks, rank_overrides
 from ldm.cli.report import USAGE, Report
-from ldm.utils.construct import check, user_modules
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -60,6 +57,8 @@ def entry(
             with command_line(argv) as words, report.of_command():
                 arguments = parse(config_name, words)
                 if arguments.help or arguments.version:
+                    from ldm.cli.help import shown
+
                     print(shown(config_name, arguments))
                     return report.status
                 from ldm.cli.hydra_internals import mode
@@ -102,7 +101,9 @@ def _job(
     """The task with its surroundings: a plain config, checked, and errors that end in the report."""
     from ldm.cli import jobs
     from ldm.cli.config import plain
+    from ldm.cli.constraints import check_constraints
     from ldm.cli.unknown_keys import keys_of
+    from ldm.utils.construct import check, user_modules
 
     @functools.wraps(task)
     def job(cfg: "DictConfig") -> None:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ldm.checkpoints.serialization import fingerprint
@@ -117,7 +117,9 @@ def manifest_of(data: LaionData, encoder: Encoder) -> Manifest:
     source = [(name, s.sha256, s.samples) for name, s in zip(shards, data.index.shards, strict=True)]
     return Manifest(
         autoencoder=fingerprint(encoder.autoencoder),
-        text_encoder=None if encoder.text_encoder is None else fingerprint(encoder.text_encoder),
+        text_encoder=None
+        if encoder.text_encoder is None
+        else fingerprint(cast(nn.Module, encoder.text_encoder)),
         image_size=data.image_size,
         buckets=[list(size) for size in data.sizes] if data.bucketed else None,
         caption=data.caption,
