@@ -38,12 +38,11 @@ def entry(
 ) -> Callable[[Task], Main]:
     """A decorator that makes a command of `task(config)`: `main(argv=None) -> exit status`.
 
-    Hydra composes the config, which is checked and resolved. A mistake of the user is one line and status 2,
-    a failure 1, ctrl-C 130; a bug keeps its traceback (LDM_TRACEBACK=1: all).
+    A mistake of the user is one line and status 2, a failure 1, ctrl-C 130; a bug keeps its traceback.
 
     Args:
         config_name: the primary config of the command ldm-<config_name>.
-        supplied: config key of a node -> arguments that the task passes when it builds the node.
+        supplied: config key of a node -> arguments that the task passes to it.
         unneeded: config keys below which values may be missing.
         resumable: ctrl-C prints the command that continues the run.
     """
@@ -74,7 +73,7 @@ def entry(
 
 @contextlib.contextmanager
 def _collection_paused() -> Iterator[None]:
-    """Inside, no garbage is collected: composing makes many objects and little garbage, a tenth of its time."""
+    """Inside, garbage is not collected: composing makes many objects and little garbage."""
     gc.disable()
     try:
         yield
