@@ -28,7 +28,7 @@ def clip() -> Any:
 def test_configs_have_the_parameters_of_the_text_tower_alone(name: str, parameters: int, width: int):
     """Source: text_encoder/model.safetensors of stable-diffusion-v1-5 and -2-1, without position ids."""
     with torch.device("meta"):
-        encoder = construct(OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), "text_encoder")
+        encoder = construct(OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), "text_encoder")()
     assert sum(p.numel() for p in encoder.parameters()) == parameters
     assert encoder.context_dim == width
     assert not encoder.trainable

@@ -28,7 +28,7 @@ def tiny(**changes: Any) -> TinyTextEncoder:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_config_encodes_on_the_meta_device(name: str):
     with torch.device("meta"):
-        encoder = construct(OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), "text_encoder")
+        encoder = construct(OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), "text_encoder")()
     cond = encoder.encode(CAPTIONS)
     shape = None if encoder.context_dim is None else (4, encoder.max_length, encoder.context_dim)
     assert (cond.tokens is None and shape is None) or cond.tokens.shape == shape

@@ -28,7 +28,7 @@ def from_yaml(name: str, latent_channels: int = 4, width: int = 24) -> UNet:
     others = {"autoencoder": {"latent_channels": latent_channels}, "text_encoder": {"width": width}}
     config = OmegaConf.create({**others, "backbone": OmegaConf.load(CONF / f"{name}.yaml")})
     with torch.device("meta"):
-        return construct(OmegaConf.to_container(config, resolve=True)["backbone"], "backbone")
+        return construct(OmegaConf.to_container(config, resolve=True)["backbone"], "backbone")()
 
 
 def size(net: torch.nn.Module) -> int:
@@ -89,7 +89,7 @@ def test_every_config_maps_latents_to_latents(name: str):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_shows_all_arguments(name: str):
     written = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    assert written.keys() - {"_target_"} == set(UNet.__init__.__annotations__) - {"return"}
+    assert written.keys() - {"_target_", "_partial_"} == set(UNet.__init__.__annotations__) - {"return"}
 
 
 def test_output_starts_at_zero():

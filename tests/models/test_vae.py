@@ -24,7 +24,7 @@ TINY: dict[str, Any] = {
 def from_yaml(name: str) -> Any:
     """The autoencoder of conf/autoencoder/{name}.yaml on the meta device."""
     with torch.device("meta"):
-        return construct(OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), "autoencoder")
+        return construct(OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), "autoencoder")()
 
 
 def images(n: int = 16, seed: int = 0) -> torch.Tensor:
@@ -52,7 +52,9 @@ def test_every_config_maps_images_to_latents_and_back(name: str):
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "identity"])
 def test_every_config_shows_all_arguments(name: str):
     written = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-    assert written.keys() - {"_target_"} == set(AutoencoderKL.__init__.__annotations__) - {"return"}
+    assert written.keys() - {"_target_", "_partial_"} == set(AutoencoderKL.__init__.__annotations__) - {
+        "return"
+    }
 
 
 def test_kl_equals_torch_distributions():
