@@ -108,7 +108,7 @@ class Pipeline(SamplerParts):
             loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
             if missing := [name for name in COMPONENTS if name not in loaded.components]:
                 raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
-            made = cls(**loaded.components, config=loaded.config)  # type: ignore[arg-type]
+            made = cls(**loaded.components, config=loaded.config)
         made.to(device, dtype)
         return made if lora is None else made.load_lora(lora, lora_scale)
 

@@ -1,7 +1,7 @@
 """Lightning glue of the first stage: reconstruction, KL, perceptual, adversarial (Rombach et al. 2022)."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -137,7 +137,8 @@ class AutoencoderTraining(pl.LightningModule):
     def on_train_start(self) -> None:
         """At a run's first step, known only now, starts the shortcut at the data's principal parts."""
         if self.global_step == 0 and "shortcut" in self.net.supports and self._initial is None:
-            self.net.init_shortcut(self.trainer.datamodule.training_images().to(self.device))
+            images = cast(Any, self.trainer).datamodule.training_images()
+            self.net.init_shortcut(images.to(self.device))
             self.ema.load_state_dict(self.net.state_dict())
 
     def configure_optimizers(self) -> Any:
@@ -216,11 +217,12 @@ class AutoencoderTraining(pl.LightningModule):
         optimizers, schedules = self.optimizers(), self.lr_schedulers()
         optimizer = optimizers[index] if isinstance(optimizers, list) else optimizers
         schedule = schedules[index] if isinstance(schedules, list) else schedules
+        assert schedule is not None
         optimizer.zero_grad()
         self.manual_backward(loss)
         agree = self.trainer.strategy.reduce_boolean_decision
         norm, skipped = clip_or_drop(
-            parameters_of(optimizer), self.gradient_clip, bool(loss.isfinite()), agree
+            parameters_of(cast(Optimizer, optimizer)), self.gradient_clip, bool(loss.isfinite()), agree
         )
         if index == 0:
             self.gradient_norm, self.skipped = norm, skipped
@@ -230,7 +232,7 @@ class AutoencoderTraining(pl.LightningModule):
 
     def flops_per_image(self) -> int:
         """FLOPs of training the autoencoder on an image: thrice a forward pass; no other term of the loss."""
-        size, make_net = self.trainer.datamodule.image_size, self._factories[0]
+        size, make_net = cast(Any, self.trainer).datamodule.image_size, self._factories[0]
 
         def forward() -> None:
             net = make_net()

@@ -1,7 +1,7 @@
 """Lightning glue of a latent diffusion model: encode, drop captions, loss, EMA twins; Rombach et al. 2022."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -16,7 +16,7 @@ from ldm.generation import Sampler
 from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import LoRA
-from ldm.models.protocols import TextEncoder
+from ldm.models.protocols import Autoencoder, TextEncoder
 from ldm.training.ema import Horizon
 from ldm.training.encoder import Encoder
 from ldm.training.loss_terms import LossTerm, Recorded, added
@@ -140,7 +140,7 @@ class LatentDiffusion(OptimizedModule):
 
     def on_fit_start(self) -> None:
         """Moves the frozen nets to the device, learns the vocabulary, readies the moving averages."""
-        data = self.trainer.datamodule
+        data = cast(Any, self.trainer).datamodule
         self.encoder.attach(data, self.text_encoder(self.nets), self.device)
         for net in (*self.weights.frozen, *(self.weak or ())):
             net.to(self.device)
@@ -193,8 +193,9 @@ class LatentDiffusion(OptimizedModule):
 
         Beside adapters the net's own weights get no gradients: twice a forward, without the adapters.
         """
-        size = self.image_size // self.autoencoder.downscale
-        shape = (1, self.autoencoder.latent_channels, size, size)
+        autoencoder = cast(Autoencoder, self.autoencoder)
+        size = self.image_size // autoencoder.downscale
+        shape = (1, autoencoder.latent_channels, size, size)
         embedded = self.encoder.empty is not None
         return self.factory.flops(self.weights, shape, embedded) + self.encoder.flops(self.image_size)
 

@@ -40,7 +40,7 @@ class OptimizedModule(pl.LightningModule):
         """Records whether the losses of a part of the step are finite, without waiting for a GPU."""
         self._finite = self._finite.to(losses.device) & losses.detach().isfinite().all()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The optimizer with its schedule, in images."""
         return optimizer_and_schedule(
             self._optimizer, self.parameters_to_train(), self._lr_schedule, self.batch_size

@@ -48,7 +48,7 @@ class Weights:
 
     def backbone(self, nets: nn.ModuleDict) -> Backbone:
         """The denoising net among the nets or one of their averages, or the frozen one so adapted."""
-        return nets["backbone"] if self.adapted is None else self.adapted.using(nets["backbone"])
+        return nets["backbone"] if self.adapted is None else self.adapted.using(cast(LoRA, nets["backbone"]))
 
     @property
     def twins(self) -> list[nn.ModuleDict]:
@@ -125,7 +125,8 @@ class WeightsFactory:
 
         A collective operation: sharded nets are gathered in one piece on the first rank.
         """
-        text = whole(weights.text_encoder(weights.ema), self.text_encoder)
+        make_text = cast(Callable[[], nn.Module], self.text_encoder)
+        text = whole(cast(nn.Module, weights.text_encoder(weights.ema)), make_text)
         return {"text_encoder": text, "backbone": whole(weights.ema["backbone"], self.backbone)}
 
     def flops(self, weights: Weights, shape: tuple[int, ...], embedded: bool) -> int:

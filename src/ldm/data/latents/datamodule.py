@@ -199,7 +199,7 @@ class LatentData(ShardData):
             "crop": torch.tensor([(crop.top, crop.left) for crop in crops]),
         }
         stacked = {name: torch.stack([tensors[name] for tensors in found]) for name in found[0]}
-        return batch | stacked  # type: ignore[return-value, operator]
+        return batch | stacked  # type: ignore[return-value]
 
     def validation_samples(self, limit: int) -> Batch:
         """Samples at the start of the index (of the bucket with most samples): none are held out."""
