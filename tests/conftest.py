@@ -111,6 +111,7 @@ def full_size_config(name: str) -> dict[str, Any]:
     files = {"autoencoder": "sd", "text_encoder": text, "backbone": name}
     nodes = {key: OmegaConf.load(conf / key / f"{file}.yaml") for key, file in files.items()}
     config = OmegaConf.to_container(OmegaConf.create(nodes), resolve=True)
+    config = {key: {k: v for k, v in node.items() if k != "_partial_"} for key, node in config.items()}
     config["text_encoder"]["pretrained"] = None
     settings = {"diffusion": diffusion_node(SCHEDULE, "Epsilon"), "sampling": sampling_node(GRID)}
     return config | settings | {"image_size": 512, "caption_dropout": 0.1}

@@ -3,11 +3,6 @@
 import pytest
 
 from ldm.cli.advice import check_words, flag_advice, synonym
-from ldm.cli.comments import entries
-from ldm.cli.compose import compose
-from ldm.cli.pages import Files
-from ldm.cli.plain_keys import is_group, primary_keys
-from ldm.cli.synonyms import POSITIONAL, SYNONYMS
 from ldm.utils.errors import UserError
 
 
@@ -53,28 +48,3 @@ def test_words_that_are_no_overrides(command, words, line):
 
 def test_overrides_pass():
     check_words("train", ["a=1", "+b=2", "~c", "guidance=cfg", "guidance=null"])
-
-
-@pytest.mark.parametrize("command", SYNONYMS)
-def test_every_key_of_the_table_exists(command):
-    known = {*primary_keys(command), "hydra.run.dir"}
-    files = Files()
-    for word, advice in SYNONYMS[command].items():
-        assert word not in primary_keys(command) or is_group(word), word
-        for override in advice.split():
-            key = override.partition("=")[0]
-            group, _, name = key.partition(".")
-            if key in known or key in {e.key for e in files.keys(command)}:
-                continue
-            options = [entries(files.read(f"{group}/{option}.yaml")) for option in files.options(group)]
-            mode = [entries(files.read(f"mode/{option}.yaml")) for option in files.options("mode")]
-            names = {e.key for keys in options for e in keys} | {e.key for keys in mode for e in keys}
-            assert (name or key) in names, override
-    assert set(POSITIONAL[command]) <= known
-
-
-def test_the_keys_of_the_commonest_words_compose():
-    config = compose(
-        "train", ["optimizer.lr=1", "data.batch_size=4", "trainer.max_steps=3", "task.ema_images=9"]
-    )
-    assert config["optimizer"]["lr"] == 1

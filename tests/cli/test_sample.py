@@ -1,4 +1,4 @@
-"""ldm-sample: names, prompts, modes, replaying, sharing the work."""
+"""ldm-sample: mistakes, modes, replaying, sharing the work."""
 
 import json
 from pathlib import Path
@@ -6,24 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
 from ldm.cli import sample
-from ldm.cli.outputs import output_paths, slug
 from ldm.cli.sample import main
-from ldm.cli.work import items, read_prompts
 from ldm.pipelines.shipped import shipped_model
-from ldm.utils.errors import UserError
 
 FAST = ["threads=1", "num_inference_steps=2"]
-
-
-def config(**changes):
-    defaults = {"prompt": None, "prompts": None, "output": None, "overwrite": False, "seed": 0}
-    return OmegaConf.create(
-        defaults | {"num_images_per_prompt": 1, "negative_prompt": None, "num_images": None} | changes
-    )
 
 
 @pytest.fixture
@@ -45,30 +34,6 @@ def recipe_of(path):
         return json.loads(image.text["ldm"])
 
 
-def test_names_come_from_prompts():
-    assert slug("Red heart, on a BLUE background!") == "red-heart-on-a-blue-background"
-    assert slug("?!") == "image"
-    assert output_paths(config(), ["red heart"]) == [Path("outputs/red-heart.png")]
-
-
-def test_several_images_are_numbered(tmp_path):
-    paths = output_paths(config(output=str(tmp_path / "a.png"), num_images_per_prompt=2), ["x", "y"])
-    assert [p.name for p in paths] == ["a-0000.png", "a-0001.png", "a-0002.png", "a-0003.png"]
-    assert [p.name for p in output_paths(config(), ["x", "y"])] == ["x-0000.png", "y-0001.png"]
-
-
-def test_a_file_of_prompts_fills_a_folder(folder):
-    Path("sunny days.txt").write_text("pizza\n\n  rocket  \n")
-    cfg = config(prompts="sunny days.txt")
-    assert read_prompts(cfg) == ["pizza", "rocket"]
-    assert output_paths(cfg, ["pizza", "rocket"]) == [
-        Path("outputs/sunny days/0000.png"),
-        Path("outputs/sunny days/0001.png"),
-    ]
-    with pytest.raises(UserError, match="output: must be a folder"):
-        output_paths(config(prompts="sunny days.txt", output="a.png"), ["pizza"])
-
-
 def test_existing_files_are_refused_before_anything_is_loaded(folder, capsys):
     Path("a-0001.png").touch()
     line = ["prompt=[x,y]", "output=a.png", "checkpoint=/no/such/file"]
@@ -76,16 +41,6 @@ def test_existing_files_are_refused_before_anything_is_loaded(folder, capsys):
     assert "a-0001.png exists; choose another output or overwrite=true" in capsys.readouterr().err
     assert main([*line, "overwrite=true"]) == 2
     assert "/no/such/file" in capsys.readouterr().err
-
-
-def test_image_i_draws_from_the_seed_and_i():
-    cfg = config(seed=7, num_images_per_prompt=2, negative_prompt=["u", "v"])
-    found = [tuple(i.values()) for i in items(cfg, ["x", "y"])]
-    assert found == [("x", "u", 7, 0), ("x", "u", 7, 1), ("y", "v", 7, 2), ("y", "v", 7, 3)]
-    listed = items(config(seed=[5, 3]), ["x", "y"])
-    assert [(i["seed"], i["number"]) for i in listed] == [(5, 0), (3, 0)]
-    with pytest.raises(UserError, match="seed: must be one or 2, got 3"):
-        items(config(seed=[1, 2, 3]), ["x", "y"])
 
 
 @pytest.mark.parametrize(

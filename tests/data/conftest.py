@@ -52,12 +52,16 @@ def png(i, size):
     return out.getvalue()
 
 
-def write(path, first, count, broken=(), without=(), size=None):
+SIZES = [(32, 64), (64, 32), (40, 40)]
+
+
+def write(path, first, count, broken=(), without=(), sizes=SIZES):
+    """A shard of samples with these numbers; their images have these sizes in turn."""
     with tarfile.open(path, "w") as tar:
         for i in range(first, first + count):
-            shape = size or [(32, 64), (64, 32), (40, 40)][i % 3]
+            shape = sizes[i % len(sizes)]
             image = png(i, shape)
-            said = {"width": shape[1], "height": shape[0], "aesthetic": i / 10}
+            said = {"width": shape[1], "height": shape[0], "aesthetic": i / 10, "title": f"title {i}"}
             parts = {"png": image[:-80] if i in broken else image, "txt": f"photo {i}".encode()}
             for extension, data in {**parts, "json": json.dumps(said).encode()}.items():
                 if extension == "txt" and i in without:
@@ -77,6 +81,19 @@ def laion(folder, **options):
 
 def latents(folder, **options):
     return LatentData(folder=str(folder), **({"batch_size": 8, "image_size": 16, **ORDER} | options))
+
+
+def numbers(batch):
+    """Of the samples in a batch, by their captions."""
+    return [int(caption.split()[1]) for caption in batch["caption"]]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three shards of 30 samples of one size, none of them bad."""
+    for shard, (first, count) in enumerate(((0, 11), (11, 7), (18, 12))):
+        write(tmp_path / f"{shard:05d}.tar", first, count, sizes=[(32, 40)])
+    return tmp_path
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ldm.data.decode import Decoded, crop_of, cropped, decode
+from ldm.data.decode import BadSample, Decoded, crop_of, cropped, decode
 
 
 def picture(height, width, seed=0):
@@ -95,3 +95,27 @@ def test_panoramas_and_large_images_are_cropped_as_others_are(size):
     columns = 255 * (1 - (crop.left + np.arange(32) + 0.5) / width)
     assert np.abs(taken[..., 0] - rows[:, None]).max() < 3
     assert np.abs(taken[..., 1] - columns[None]).max() < 3
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "cause"),
+    [
+        (encoded(picture(32, 40), "JPEG")[:200], "damaged image"),
+        (b"", "damaged image"),
+        (encoded(picture(300, 300)), "too many pixels"),
+        (encoded(picture(50, 1)), "absurd size"),
+        (encoded(picture(32, 40))[:-60], "damaged image"),
+    ],
+)
+def test_causes_are_named(bytes_, cause):
+    with pytest.raises(BadSample, match=cause):
+        decode(bytes_, (16, 16), 50_000)
+
+
+def test_crops_are_of_the_smaller_side():
+    ramp = Image.fromarray(np.tile(np.arange(90, dtype=np.uint8)[None, :, None], (30, 1, 3)))
+    decoded = Decoded(image=ramp, size=(30, 90))
+    for share, middle in ((0.0, 14.5), (0.5, 44.5), (1.0, 74.5)):
+        crop = cropped(decoded, crop_of((30, 90), (10, 10), (0.5, share)), (10, 10))
+        assert crop.shape == (10, 10, 3)
+        assert crop.mean() == pytest.approx(middle, abs=1)

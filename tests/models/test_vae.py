@@ -24,7 +24,8 @@ TINY: dict[str, Any] = {
 def from_yaml(name: str) -> Any:
     """The autoencoder of conf/autoencoder/{name}.yaml on the meta device."""
     with torch.device("meta"):
-        return construct(OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml")), "autoencoder")()
+        node = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+        return construct(node, "autoencoder")()
 
 
 def images(n: int = 16, seed: int = 0) -> torch.Tensor:

@@ -356,12 +356,6 @@ def test_a_config_without_settings_names_the_key(key: str):
         Text2ImagePipeline(**components(CONFIG), config={k: v for k, v in CONFIG.items() if k != key})
 
 
-def test_no_shipped_model_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
-    with pytest.raises(FileNotFoundError, match="none comes with this installation"):
-        Text2ImagePipeline.from_pretrained()
-
-
 def test_progress_is_shown_when_asked_for(pipeline: Text2ImagePipeline, capsys: pytest.CaptureFixture[str]):
     pipeline("pizza")
     assert capsys.readouterr() == ("", "")

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from ldm.cli import train
-from ldm.data.shards.first_sample import first_sample
 from ldm.planning import dry_run
 
 TINY = ["experiment=tiny", "threads=1", "debug=dry"]
@@ -136,16 +135,6 @@ def test_what_would_stop_the_run_is_one_line_and_status_2(overrides, says, here,
     assert len(lines) == 1
     assert says in lines[0]
     assert left(here) == before
-
-
-def test_the_caption_of_the_first_sample_is_found_where_the_data_looks(here):
-    shard(here / "0.tar", ["", "two"])
-    path = str(here / "0.tar")
-    assert first_sample(path, 16, "txt", "alt", 10**6).caption == "from json"
-    assert first_sample(path, 16, "alt", None, 10**6).caption == "from json"
-    assert first_sample(path, 16, "txt", None, 10**6).caption == ""
-    with pytest.raises(ValueError, match="too many pixels"):
-        first_sample(path, 16, "txt", None, 100)
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def autoguidance_needs_a_weaker_net(cfg: DictConfig) -> str | None:
     """Autoguidance extrapolates from the output of a weaker net (Karras et al. 2024)."""
     key, node = _first(cfg, "guidance", "sampling.guidance")
     _, weak = _first(cfg, "weak_checkpoint", "replay")
-    if not key or weak is not None or "_target_" not in node:  # settings without a rule are refused elsewhere
+    if not key or weak is not None or "_target_" not in node:  # settings without an option: no rule
         return None
     rule = build(node)
     if "weak_checkpoint" in rule.needs:

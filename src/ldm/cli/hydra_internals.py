@@ -65,7 +65,7 @@ def opened(command: str, config_dir: str | None, keys: Collection[str] = ()) -> 
             loader.repository = _Repository(path, keys)
             yield instance
     finally:
-        state.hydra = before
+        GlobalHydra.instance().hydra = before  # another object: Hydra puts a copy back
 
 
 def mode(
