@@ -1,4 +1,4 @@
-"""What ldm-data does besides showing a data set: index shards, write them, measure the loader."""
+"""Actions of ldm-data besides showing a data set: index shards, write them, measure the loader."""
 
 import os
 import time

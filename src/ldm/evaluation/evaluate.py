@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 @runtime_checkable
 class Metric(Protocol):
-    """What is measured of a trained model.
+    """A measurement of a trained model.
 
     A metric is a frozen dataclass of its settings. Its class may have `requires`, a runtime-checkable
     protocol; on data that lack its methods the metric is skipped.

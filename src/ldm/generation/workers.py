@@ -1,4 +1,4 @@
-"""How the images of a large call are divided between processes; generation itself knows no process group."""
+"""Division of the images of a large call between processes; generation itself knows no process group."""
 
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable

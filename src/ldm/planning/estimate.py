@@ -71,7 +71,7 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """How a run is spread over devices.
+    """Distribution of a run over devices.
 
     Args:
         sharded: FSDP, over the devices of a node (and replicated over nodes), rather than DDP.

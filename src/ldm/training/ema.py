@@ -37,7 +37,7 @@ class Horizon:
             raise ValueError(f"ema_images must be at least 1 image, got {self.images}")
 
     def __call__(self, before: int, after: int) -> float:
-        """What is kept from `before` to `after` images seen."""
+        """Weight of the old average from `before` to `after` images seen."""
         joint = START * self.images  # from here on the memory is the horizon
         short = (min(before, joint) / min(after, joint)) ** START
         return short * math.exp(-(max(after, joint) - max(before, joint)) / self.images)

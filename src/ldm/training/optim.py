@@ -85,7 +85,7 @@ def optimizer_and_schedule(
     lr_schedule: LRSchedule | None,
     images_per_step: int,
 ) -> dict[str, Any]:
-    """What Lightning's `configure_optimizers` returns for one optimizer and a schedule per step.
+    """The value of Lightning's `configure_optimizers` for one optimizer and a schedule per step.
 
     Args:
         optimizer: maps parameters to an optimizer.

@@ -52,7 +52,7 @@ class PowerFunction:
         gamma_of(self.sigma_rel)
 
     def __call__(self, before: int, after: int) -> float:
-        """What is kept from `before` to `after` images seen: beta_gamma = (1 - 1 / t)^(gamma + 1)."""
+        """Old average kept from `before` to `after` images seen: beta_gamma = (1 - 1 / t)^(gamma + 1)."""
         return (before / after) ** (gamma_of(self.sigma_rel) + 1.0)
 
 

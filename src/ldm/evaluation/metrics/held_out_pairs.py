@@ -38,7 +38,7 @@ class PairData(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutPairs:
-    """How often the background, and how often the emoji, of a held-out pair is drawn.
+    """Shares of held-out pairs whose background, and whose emoji, is drawn.
 
     The background is judged by the mean colour of the image's four corners (emoji that reach into one are
     left out), the emoji by the nearest of all emoji on the prompted background.

@@ -1,4 +1,4 @@
-"""What a run says of its training: losses, gradients, steps that were skipped."""
+"""Logged curves of a run: losses, gradients, steps that were skipped."""
 
 import json
 import logging
