@@ -13,7 +13,7 @@ from ldm.cli.constraints import check_constraints
 from ldm.cli.help import shown
 from ldm.cli.ranks import quieten_other_ranks, rank_overrides
 from ldm.cli.report import USAGE, Report
-from ldm.utils.construct import check, user_modules
+from ldm.utils.construct import user_modules
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -104,6 +104,7 @@ def _job(
     """The task with its surroundings: a plain config, checked, and errors that end in the report."""
     from ldm.cli import jobs
     from ldm.cli.config import plain
+    from ldm.cli.experiment_deltas import check_with_deltas
     from ldm.cli.unknown_keys import keys_of
 
     @functools.wraps(task)
@@ -114,7 +115,8 @@ def _job(
             with jobs.as_single_run(arguments), user_modules(arguments.config_dir):
                 quieten_other_ranks()
                 config = plain(cfg)
-                check(config, supplied=checks.supplied, unneeded=checks.unneeded)
+                expected = {"supplied": checks.supplied, "unneeded": checks.unneeded}
+                check_with_deltas(config, command, arguments, **expected)
                 check_constraints(cfg)
                 task(config)
         except (KeyboardInterrupt, SystemExit) as error:
