@@ -56,8 +56,10 @@ assert files("ldm.conf").joinpath("trainer", "cpu.yaml").is_file()
 from hydra import compose, initialize_config_module
 with initialize_config_module("ldm.conf", version_base="1.3"):
     print(compose(overrides=["+trainer=fsdp"]).trainer.strategy.shard)
-from ldm.cli.help import print_help_head
-print_help_head("train", None)
+from ldm.cli.arguments import parse
+from ldm.cli.help import shown
+print(shown("train", parse("train", ["--help"])))
+print(shown("train", parse("train", ["--help", "backbone"])))
 """
     env = {**os.environ, "PYTHONPATH": str(target)}
     result = subprocess.run(
@@ -65,7 +67,8 @@ print_help_head("train", None)
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("True\n")
-    assert "trainer: cpu, ddp, fsdp, gpu" in result.stdout
+    assert "(cpu, ddp, fsdp, gpu)" in result.stdout
+    assert "Contract: ldm.models.protocols.Backbone" in result.stdout
 
 
 def test_version_is_said_once_more_only_where_it_must():

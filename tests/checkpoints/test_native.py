@@ -235,14 +235,14 @@ def test_foreign_file_is_one_clear_error(tmp_path: Path, metadata: dict[str, str
 )
 def test_foreign_targets_are_refused_by_name(path: Path, target: Any):
     config = CONFIG | {"backbone": {"_target_": target}}
-    with pytest.raises(ValueError, match=r"\(backbone\._target_\)") as error:
+    with pytest.raises(ValueError, match=r"backbone\._target_: ") as error:
         load_model(rewritten(path, config=json.dumps(config)))
     assert repr(target) in str(error.value)
 
 
 def test_unknown_arguments_name_their_component(path: Path):
     config = CONFIG | {"backbone": CONFIG["backbone"] | {"chanels": [4]}}
-    with pytest.raises(ValueError, match=r"\(backbone\).*chanels"):
+    with pytest.raises(ValueError, match=r"backbone\.chanels: unknown key"):
         load_model(rewritten(path, config=json.dumps(config)))
 
 

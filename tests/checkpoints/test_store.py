@@ -95,7 +95,7 @@ def test_a_checkpoint_is_named_by_its_folder_or_its_file(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*none"):
         resumable(tmp_path / "none")
     (folder / STATE).write_text("torn")
-    with pytest.raises(ValueError, match=r"bytes instead of.*\(resume\)"):
+    with pytest.raises(ValueError, match=r"bytes instead of"):
         resumable(folder)
 
 

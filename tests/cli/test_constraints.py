@@ -34,7 +34,7 @@ BROKEN = [
         "weak_checkpoint: guidance Autoguidance needs the checkpoint of a weaker net, got none",
     ),
     (
-        ["+callbacks.ema.every_n_images=10"],
+        ["++callbacks.ema.every_n_images=10"],
         "task.power_ema: callbacks.ema stores averages over power functions, got none",
     ),
 ]

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import ldm
-from ldm.cli import sample
+from ldm.cli import sample, train
 
 ROOT = str(Path(ldm.__file__).parent)
 
@@ -19,7 +19,10 @@ def own_frames() -> list[str]:
     return found[::-1]
 
 
-def test_a_sample_is_three_frames_from_the_entry_of_a_command(tmp_path, monkeypatch):
+COMMAND = ["app.entry.<locals>.decorate.<locals>.main", "app._job.<locals>.job"]
+
+
+def test_five_frames_lead_from_a_command_to_the_sample(tmp_path, monkeypatch):
     from ldm.generation import sampler
 
     seen = []
@@ -30,9 +33,22 @@ def test_a_sample_is_three_frames_from_the_entry_of_a_command(tmp_path, monkeypa
 
     monkeypatch.setattr(sampler, "sample", sampled)
     assert sample.main(["prompt=pizza", f"output={tmp_path / 'a.png'}", "num_inference_steps=1"]) == 0
-    command = [name for name in seen[0] if name.startswith("app.")]
-    assert seen[0][len(command) :] == [
-        "sample.main",
-        "text2img.Text2ImagePipeline.__call__",
-        "sampler.Sampler.latents",
-    ]
+    call = ["text2img.Text2ImagePipeline.__call__", "sampler.Sampler.latents"]
+    assert seen == [[*COMMAND, "sample.main", *call]]
+
+
+def test_six_frames_lead_from_a_command_to_the_step_that_computes_its_loss(tmp_path, monkeypatch):
+    from ldm.diffusion.process import Diffusion
+
+    seen, loss = [], Diffusion.loss
+
+    def counted(self, *args):
+        seen.append(own_frames())
+        return loss(self, *args)
+
+    monkeypatch.setattr(Diffusion, "loss", counted)
+    short = ["experiment=tiny", "threads=1", "trainer.max_steps=1", "first_stage.max_steps=1"]
+    without = ["~callbacks.validation", "evaluation.retrieval=null", "sampling.num_inference_steps=1"]
+    assert train.main([*short, *without, f"hydra.run.dir={tmp_path}"]) == 0
+    run = ["train.main", "run.run", "fit.fit", "latent_diffusion.LatentDiffusion.training_step"]
+    assert seen == [[*COMMAND, *run]]

@@ -122,7 +122,7 @@ def test_a_shard_cut_short_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "x-train-0000.tar.gz"
     write_shard(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=rf"{path}: damaged tar shard: .*\(data\.root\)"):
+    with pytest.raises(ValueError, match=rf"{path}: damaged tar shard: "):
         load(tmp_path).held()
 
 

@@ -241,15 +241,15 @@ def test_retrieval_always_looks_among_all_emoji():
         ({"image_size": 48}, r"image_size must be 16, 32 or 64, got 48"),
         ({"subset": "demos"}, r"subset must be null or one of \['demo'\], got 'demos'"),
         ({"hold_out": ["purple pizza"]}, "no emoji is called 'purple pizza'"),
-        ({"backgrounds": {}}, r"background_probability=0\.6 needs colours, got none"),
+        ({"backgrounds": {}}, r"background_probability=0\.6 needs backgrounds, got none"),
         ({"backgrounds": {"red": [1, 2]}}, r"\[1, 2\]"),
         ({"backgrounds": {"red": [1, 2, 256]}}, r"\[1, 2, 256\]"),
         ({"background_probability": 1.5}, r"got 1\.5"),
         ({"held_out_pairs": -0.1}, r"got -0\.1"),
         ({"validation_fraction": 2.0}, r"got 2\.0"),
-        ({"validation_fraction": 1.0}, r"no emoji is left to train on .*data\.validation_fraction=1\.0"),
+        ({"validation_fraction": 1.0}, r"validation_fraction=1\.0 leave no emoji to train on"),
     ],
 )
-def test_mistakes_are_named_with_their_config_key(changes, message):
+def test_mistakes_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         coloured(**changes)

@@ -108,9 +108,9 @@ def test_splits_are_chosen():
         (["dataset=saved"], "output: needs a value"),
         (
             ["dataset=saved", "output=s", "image_column=photo"],
-            "no column 'photo', but image, text, n (image_column)",
+            "image_column: must be one of image, text, n, got 'photo'",
         ),
-        (["dataset=saved", "output=s", "image_column=text"], "does not hold images: str (image_column)"),
+        (["dataset=saved", "output=s", "image_column=text"], "does not hold images: str"),
         (["dataset=saved", "output=s", "caption_column=n"], "neither texts nor class labels"),
         (["dataset=rows.parquet", "output=s", "split=test"], "rows.parquet: cannot be loaded:"),
         (["dataset=rows.txt", "output=s"], "rows.txt: must be one of .parquet"),

@@ -65,7 +65,7 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
 def test_a_missing_or_empty_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"no folder at {tmp_path}/no"):
         load(tmp_path / "no").batch(0)
-    with pytest.raises(FileNotFoundError, match=rf"no images below {tmp_path}, looked for .*\(data\.root\)"):
+    with pytest.raises(FileNotFoundError, match=rf"no images below {tmp_path}, looked for "):
         load(tmp_path).batch(0)
 
 

@@ -53,13 +53,13 @@ def test_time_is_the_inverse_of_log_snr(schedule):
 @pytest.mark.parametrize(
     ("kind", "given", "says"),
     [
-        (FlowMatching, {"shift": 0.0}, "schedule.shift"),
-        (FlowMatching, {"shift": math.inf}, "schedule.shift"),
-        (FlowMatching, {"num_train_timesteps": 2}, "schedule.num_train_timesteps"),
-        (VarianceExploding, {"num_train_timesteps": 2}, "schedule.num_train_timesteps"),
-        (VarianceExploding, {"sigma_min": 0.0}, "schedule.sigma_min"),
-        (VarianceExploding, {"sigma_min": 90.0}, "schedule.sigma_max"),
-        (VarianceExploding, {"rho": 0.0}, "schedule.rho"),
+        (FlowMatching, {"shift": 0.0}, "shift"),
+        (FlowMatching, {"shift": math.inf}, "shift"),
+        (FlowMatching, {"num_train_timesteps": 2}, "num_train_timesteps"),
+        (VarianceExploding, {"num_train_timesteps": 2}, "num_train_timesteps"),
+        (VarianceExploding, {"sigma_min": 0.0}, "sigma_min"),
+        (VarianceExploding, {"sigma_min": 90.0}, "sigma_max"),
+        (VarianceExploding, {"rho": 0.0}, "rho"),
     ],
 )
 def test_impossible_settings_are_refused(kind, given, says):

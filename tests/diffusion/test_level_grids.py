@@ -79,14 +79,14 @@ def test_lists_of_times_and_of_levels():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda s: explicit(1000, 2, schedule=s), "timesteps.times"),
+        (lambda s: explicit(1000, 2, schedule=s), "times"),
         (lambda s: explicit(1000, 3, schedule=s, times=[5.0, 4.0]), "num_inference_steps=2"),
         (lambda s: explicit(1000, 2, schedule=s, times=[4.0, 5.0]), "decrease strictly"),
-        (lambda s: karras(1000, 5, schedule=s, rho=0.0), "timesteps.rho"),
-        (lambda s: log_snr(1000, 5, schedule=s, final=-1.0), "timesteps.final"),
+        (lambda s: karras(1000, 5, schedule=s, rho=0.0), "rho"),
+        (lambda s: log_snr(1000, 5, schedule=s, final=-1.0), "final"),
         (lambda s: times_of(lambda t, n: torch.tensor([5.0, 4.0]), s, 2), "3 times, got 2"),
     ],
 )
-def test_mistakes_name_the_key(make, message):
+def test_mistakes_name_the_argument(make, message):
     with pytest.raises(ValueError, match=message):
         make(scaled_linear())

@@ -105,7 +105,7 @@ def test_zero_terminal_snr_trains_at_the_last_time(prediction):
 def test_an_output_of_another_shape_is_refused():
     x0, noise, out, t = batch()
     diffusion = Diffusion(schedule=linear(), prediction=Epsilon(), weighting=Uniform())
-    with pytest.raises(ValueError, match=r"backbone\.out_channels"):
+    with pytest.raises(ValueError, match=r"out_channels"):
         diffusion.loss(lambda x_t, t: out[:, :1], x0, noise, t)
 
 

@@ -46,10 +46,10 @@ def test_dynamic_thresholding_leaves_data_in_range_alone_and_samples_apart():
 @pytest.mark.parametrize(
     ("make", "key"),
     [
-        (lambda: Clip(bound=0.0), "thresholding.bound"),
-        (lambda: Clip(bound=math.nan), "thresholding.bound"),
-        (lambda: Dynamic(quantile=0.0), "thresholding.quantile"),
-        (lambda: Dynamic(max_threshold=0.5), "thresholding.max_threshold"),
+        (lambda: Clip(bound=0.0), "bound"),
+        (lambda: Clip(bound=math.nan), "bound"),
+        (lambda: Dynamic(quantile=0.0), "quantile"),
+        (lambda: Dynamic(max_threshold=0.5), "max_threshold"),
     ],
 )
 def test_impossible_bounds_are_refused(make, key):

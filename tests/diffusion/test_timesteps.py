@@ -110,5 +110,5 @@ def test_beta_of_one_is_uniform():
     assert beta(1000, 10, a=1.0, b=1.0)[:-1].tolist() == pytest.approx(
         [999 * (1 - i / 10) for i in range(10)]
     )
-    with pytest.raises(ValueError, match=r"\(timesteps.a, timesteps.b\)"):
+    with pytest.raises(ValueError, match=r"a and b must be in \(0, 10\)"):
         beta(1000, 10, a=0.0)

@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_planned_for_one_image():
 
 
 def test_images_that_cannot_be_spread_are_refused():
-    with pytest.raises(ValueError, match=r"a multiple of 2 nodes x 4 devices .*got 12 \(data\.batch_size"):
+    with pytest.raises(ValueError, match=r"a multiple of 2 nodes x 4 devices .*got 12"):
         plan({False: step()}, cluster(), PLAIN, batch_size=12, images=1)
 
 
@@ -96,5 +96,5 @@ def test_images_that_cannot_be_spread_are_refused():
     [("devices", 0), ("nodes", 0), ("memory_gib", 0.0), ("peak_tflops", -1.0), ("mfu", 1.5), ("price", -1.0)],
 )
 def test_a_cluster_that_cannot_be_is_refused(key, value):
-    with pytest.raises(ValueError, match=rf"got {value} \(cluster\.{key}\)"):
+    with pytest.raises(ValueError, match=rf"got {value}"):
         cluster(**{key: value})

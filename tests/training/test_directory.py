@@ -41,8 +41,8 @@ def test_the_own_directory_changes_nothing():
 def test_config_yaml_reads_back_in_order_and_without_aliases(tmp_path):
     shared = {"lr": 1.0e-4, "betas": [0.5, 0.9]}
     given = {"z": shared, "a": shared, "text": "1e-3", "none": None, "umlaut": "ü"}
-    write_config(given, tmp_path)
-    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    write_config(given, tmp_path / "new")
+    text = (tmp_path / "new" / "config.yaml").read_text(encoding="utf-8")
     assert text == to_yaml(given)
     assert "&" not in text
     assert "ü" in text

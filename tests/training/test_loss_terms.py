@@ -8,7 +8,7 @@ import torch
 from ldm.diffusion import Conditioning, Diffusion, Velocity
 from ldm.diffusion.schedule import cosine
 from ldm.diffusion.weighting import Uniform
-from ldm.training.loss_terms import LossTerm, losses_of
+from ldm.training.loss_terms import LossTerm, Recorded, added
 
 DIFFUSION = Diffusion(schedule=cosine(), prediction=Velocity(), weighting=Uniform())
 X0, NOISE = torch.randn(2, 4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
@@ -37,10 +37,12 @@ class Size:
 
 
 def losses(terms, net):
-    return losses_of(DIFFUSION, net, X0, NOISE, T, Conditioning(), terms)
+    recorded = Recorded(lambda x_t, t, cond: net(x_t, t), Conditioning())
+    loss = DIFFUSION.loss(recorded, X0, NOISE, T)
+    return loss + added(terms, DIFFUSION, recorded, X0, NOISE, T) if terms else loss
 
 
-def test_without_terms_it_is_the_loss_bit_for_bit():
+def test_a_recorded_net_has_the_loss_of_the_net_bit_for_bit():
     assert torch.equal(losses((), Net()), DIFFUSION.loss(Net(), X0, NOISE, T))
 
 

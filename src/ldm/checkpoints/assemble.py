@@ -150,16 +150,7 @@ def assemble(
     config = source.config
     components = {name: build_empty(config[name], name) for name in COMPONENTS if name in source.files}
     names = {c: source.names(c, config[c], list(m.state_dict())) for c, m in components.items()}
-    wanted: dict[str, dict[str, tuple[int, ...]]] = {}
-    for component, module in components.items():
-        wanted[component] = {}
-        for key, value in module.state_dict().items():
-            n = len(names[component][key])
-            for name in names[component][key]:
-                wanted[component][name] = (
-                    (value.shape[0] // n, *value.shape[1:]) if n > 1 else tuple(value.shape)
-                )
-    _compare(source, wanted)
+    _compare(source, {c: _wanted(module, names[c]) for c, module in components.items()})
     for component, module in components.items():
         files = source.files[component]
         state = {
@@ -173,6 +164,16 @@ def assemble(
     for module in components.values():
         module.to(device=device, dtype=dtype).eval()
     return LoadedModel(config=config, components=components)
+
+
+def _wanted(module: nn.Module, names: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in the files that fill a module, by their names there."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for key, value in module.state_dict().items():
+        n = len(names[key])
+        part = (value.shape[0] // n, *value.shape[1:]) if n > 1 else tuple(value.shape)
+        shapes |= dict.fromkeys(names[key], part)
+    return shapes
 
 
 def _joined(parts: list[Tensor], shape: torch.Size) -> Tensor:

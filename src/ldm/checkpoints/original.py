@@ -193,10 +193,7 @@ def check_expressible(config: Mapping[str, Any]) -> None:
             text["num_heads"] == max(text["width"] // HEAD_DIM, 1),
             "text_encoder.num_heads must make heads of 64 channels",
         ),
-        (
-            text["quick_gelu"] != backbone["linear_projection"],
-            "text_encoder.quick_gelu must be true in 1.x only",
-        ),
+        (text["quick_gelu"] != backbone["linear_projection"], "text_encoder.quick_gelu must be of 1.x only"),
         (
             text["pad_token"] == (END_OF_TEXT if text["quick_gelu"] else 0),
             "text_encoder.pad_token must be that of the release",
@@ -208,10 +205,7 @@ def check_expressible(config: Mapping[str, Any]) -> None:
         (config["diffusion"]["schedule"] == SCHEDULE, "diffusion.schedule must be Stable Diffusion's"),
     ]
     checks += [
-        (
-            config[name]["norm_groups"] == NORM_GROUPS,
-            f"{name}.norm_groups must be {NORM_GROUPS}",
-        )
+        (config[name]["norm_groups"] == NORM_GROUPS, f"{name}.norm_groups must be {NORM_GROUPS}")
         for name in ("backbone", "autoencoder")
     ]
     if wrong := [text for right, text in checks if not right]:

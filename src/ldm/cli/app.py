@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ldm.cli.arguments import command_line, parse
-from ldm.cli.constraints import check_constraints
-from ldm.cli.help import shown
 from ldm.cli.ranks import quieten_other_ranks, rank_overrides
 from ldm.cli.report import USAGE, Report
-from ldm.utils.construct import user_modules
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -41,15 +38,13 @@ def entry(
 ) -> Callable[[Task], Main]:
     """A decorator that makes a command of `task(config)`: `main(argv=None) -> exit status`.
 
-    The config is composed by Hydra from `ldm.conf`, checked, and handed to the task as a plain dict with all
-    interpolations resolved. A mistake of the user is one line on stderr and status 2, a failure one line and
-    1, ctrl-C one line and 130; a bug keeps its traceback, and LDM_TRACEBACK=1 shows it for all.
+    A mistake of the user is one line and status 2, a failure 1, ctrl-C 130; a bug keeps its traceback.
 
     Args:
-        config_name: the primary config, also the name of the command: ldm-<config_name>.
-        supplied: config key of a node -> arguments that the task passes when it builds the node.
+        config_name: the primary config of the command ldm-<config_name>.
+        supplied: config key of a node -> arguments that the task passes to it.
         unneeded: config keys below which values may be missing.
-        resumable: the line for ctrl-C is the command that continues the run.
+        resumable: ctrl-C prints the command that continues the run.
     """
     checks = Checks(supplied=supplied or {}, unneeded=unneeded, resumable=resumable)
 
@@ -57,23 +52,33 @@ def entry(
         @functools.wraps(task)
         def main(argv: Sequence[str] | None = None) -> int:
             report = Report(f"ldm-{config_name}")
-            gc.disable()  # composing makes many objects and little garbage: a tenth of its time
-            with command_line(argv) as words, report.of_command():
+            with _collection_paused(), command_line(argv) as words, report.of_command():
                 arguments = parse(config_name, words)
                 if arguments.help or arguments.version:
+                    from ldm.cli.help import shown
+
                     print(shown(config_name, arguments))
                     return report.status
                 from ldm.cli.hydra_internals import mode
 
                 with _hydra(config_name, arguments) as hydra:
-                    name = arguments.config_name or config_name
-                    mode(hydra, name, _job(task, config_name, arguments, checks, report), arguments)()
-            gc.enable()
+                    job = _job(task, config_name, arguments, checks, report)
+                    mode(hydra, arguments.config_name or config_name, job, arguments)()
             return report.status
 
         return main
 
     return decorate
+
+
+@contextlib.contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Inside, garbage is not collected: composing makes many objects and little garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager
@@ -104,8 +109,10 @@ def _job(
     """The task with its surroundings: a plain config, checked, and errors that end in the report."""
     from ldm.cli import jobs
     from ldm.cli.config import plain
+    from ldm.cli.constraints import check_constraints
     from ldm.cli.experiment_deltas import check_with_deltas
     from ldm.cli.unknown_keys import keys_of
+    from ldm.utils.construct import user_modules
 
     @functools.wraps(task)
     def job(cfg: "DictConfig") -> None:

@@ -107,7 +107,8 @@ def _value(node: Any) -> str:
 
 def _comment(key: Any, value: Any, lines: list[str]) -> str:
     """The comment above a key, or else the one at the end of its line."""
-    line, found = key.start_mark.line, []
+    line: int = key.start_mark.line
+    found: list[str] = []
     if lines[line][: key.start_mark.column].strip() in ("", "-"):
         above = line - 1
         while above >= 0 and lines[above].lstrip().startswith("#"):

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Collection, Iterator
 
 from ldm.utils.distributed import launched
+from ldm.utils.errors import UserError
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -44,9 +45,12 @@ class Report:
             error: that ended the command or a job.
             keys: of the job's config; None before a job starts, when there are no bugs of a task.
         """
-        from ldm.cli.errors import describe
+        status: int = USAGE
+        line: str | None = str(error)
+        if keys is not None or not isinstance(error, UserError):  # a wrong flag needs no import of Hydra
+            from ldm.cli.errors import describe
 
-        status, line = describe(error, keys or ())
+            status, line = describe(error, keys or ())
         if line is None and keys is None:
             status, line = USAGE, " ".join(str(error).split())
         if line is None or os.environ.get("LDM_TRACEBACK") == "1":

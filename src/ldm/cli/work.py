@@ -1,6 +1,6 @@
 """Command lines of ldm-sample as plain requests: the images to sample, their settings and their files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ class Batch(NamedTuple):
         paths: where images are written, by their index in the batch; the others are dropped.
     """
 
-    items: list[dict[str, Any]]
+    items: Sequence[Mapping[str, Any]]
     paths: dict[int, Path]
 
 

@@ -73,7 +73,7 @@ class Stream(IterableDataset[Batch | Exception]):
             yield attempt(partial(self.data.batch, step, part, parts))
 
 
-class WatchedLoader(DataLoader[Batch]):
+class WatchedLoader(DataLoader[Any]):
     """A loader that accumulates in `waited` the seconds for which training waits for it."""
 
     waited = 0.0

@@ -17,6 +17,13 @@ from ldm.diffusion import random
 CROPS = ("centre", "random")
 
 
+def check_crop(value: str) -> str:
+    """The value, if it names a crop; else a ValueError."""
+    if value not in CROPS:
+        raise ValueError(f"crop must be one of {CROPS}, got {value!r}")
+    return value
+
+
 class LaionData(ShardData):
     """Tar shards of img2dataset, see `ldm.data.shards.datamodule`.
 
@@ -87,10 +94,8 @@ class LaionData(ShardData):
             cache_gigabytes=cache_gigabytes,
             bad_samples=bad_samples,
         )
-        if crop not in CROPS:
-            raise ValueError(f"crop must be one of {CROPS}, got {crop!r}")
         self.shards, self.caption, self.fallback = shards, caption, fallback
-        self.crop, self.flip, self.max_pixels = crop, check_fraction("flip", flip), max_pixels
+        self.crop, self.flip, self.max_pixels = check_crop(crop), check_fraction("flip", flip), max_pixels
 
     def paths(self) -> list[str]:
         """Paths or URLs of the shards, sorted.

@@ -107,4 +107,4 @@ class VarianceExploding(NoiseSchedule):
 
 def _check_length(num_train_timesteps: int) -> None:
     if num_train_timesteps < 3:
-        raise UserError(f"a schedule needs at least 3 noise levels, got {num_train_timesteps}")
+        raise UserError(f"num_train_timesteps must be at least 3, got {num_train_timesteps}")

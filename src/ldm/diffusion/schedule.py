@@ -93,7 +93,7 @@ class Tabulated(NoiseSchedule):
     def __post_init__(self) -> None:
         a = self.alphas_cumprod
         if len(a) < 3:
-            raise ValueError(f"a schedule needs at least 3 noise levels, got {len(a)}")
+            raise ValueError(f"num_train_timesteps must be at least 3, got {len(a)}")
         if not (a[0] < 1.0 and a[-1] >= 0.0 and all(x > y for x, y in pairwise(a))):
             raise ValueError(f"alphas_cumprod must decrease strictly within [0, 1), got {a[0]} ... {a[-1]}")
 

@@ -98,8 +98,6 @@ class Sampler:
             given: further arguments.
             shape: of an image's latents; None for those of the default size.
             strength: share of the steps to run, in (0, 1].
-
-        Raises: ValueError for arguments that do not fit.
         """
         own, each, schedule = self.defaults, given.num_images_per_prompt, self.diffusion.schedule
         prompts = all_prompts(prompt, given, self.unconditional)

@@ -42,9 +42,9 @@ class PAG:
             return alone(branches.cond)
 
         def guided(x_t: Tensor, t: Tensor, cond: Tensor, *rest: Tensor) -> Tensor:
-            out, rest = cond, list(rest)
+            out = cond
             if self.scale:
-                out = out + self.scale * (cond - rest.pop(0))
+                out, rest = out + self.scale * (cond - rest[0]), rest[1:]
             return out + (scale - 1) * (cond - rest[0]) if rest else out
 
         return combined(guided, branches.cond, *others)

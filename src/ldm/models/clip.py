@@ -38,6 +38,7 @@ class ClipTextEncoder(BaseTextEncoder):
     """
 
     supports = frozenset({"clip_skip"})
+    max_length: int
 
     def __init__(
         self,

@@ -96,7 +96,7 @@ class LoRA(nn.Module):
 
     def updates(self) -> dict[str, Update]:
         """Weight updates of the adapters by layer."""
-        adapters = {name: self.get_submodule(name) for name in self.layers}
+        adapters = {name: cast(Adapter, self.get_submodule(name)) for name in self.layers}
         return {
             name: Update(down=adapter.A.detach(), up=adapter.B.detach(), scale=adapter.scale)
             for name, adapter in adapters.items()

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -209,8 +210,9 @@ def run(blocks: Iterable[nn.Module], x: FeatureMap, rows: int) -> FeatureMap:
         elif isinstance(block, Downsample):
             x = stored(downsample(block, x), rows)
         elif isinstance(following, Downsample):
-            x = residual(block, x, rows)
+            x = residual(cast(ResBlock, block), x, rows)
         else:
+            block = cast(ResBlock, block)
             memory = x.memory if isinstance(block.skip, nn.Identity) else None
             x = stored(residual(block, x, rows), rows, memory)
     return x
@@ -241,7 +243,7 @@ def decode_tiled(
     decoder, height = autoencoder.decoder, z.shape[2] * autoencoder.downscale
     if rows >= height:
         return autoencoder.decode(z)
-    blocks = [block for level in decoder.up for block in level]
+    blocks = [block for level in decoder.up for block in level.children()]
     # no name for the first map, which would keep it in memory
     x = run(blocks, owned(decoder.mid(decoder.conv_in(autoencoder.post_quant_conv(z)))), rows)
     x = convolve(decoder.conv_out, pointwise(norm_silu(decoder.norm_out, x, rows), x))
@@ -269,7 +271,7 @@ def encode_tiled(autoencoder: AutoencoderKL, image: Float[Tensor, "b c h w"], ro
     if rows >= height:
         return autoencoder.encode(image)
     x = convolve(encoder.conv_in, held(image, height))
-    x = run([block for level in encoder.down for block in level], x, rows)
+    x = run([block for level in encoder.down for block in level.children()], x, rows)
     moments = encoder.conv_out(F.silu(encoder.norm_out(encoder.mid(x.read(0, x.height)))))
     mean, logvar = autoencoder.quant_conv(moments).chunk(2, dim=1)
     if autoencoder.patch_shortcut:

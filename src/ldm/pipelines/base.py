@@ -16,7 +16,6 @@ from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
 from ldm.checkpoints.loader import load_model
 from ldm.checkpoints.lora import merge_lora
 from ldm.checkpoints.readable import diffusion_of
-from ldm.diffusion.process import Diffusion
 from ldm.generation import Sampler, Settings
 from ldm.generation.conditioning import Denoiser
 from ldm.generation.decoding import Codec
@@ -27,6 +26,7 @@ from ldm.generation.prompts import warn_of_words
 from ldm.models.tiling import check_rows
 from ldm.pipelines.fit import check_same_latents, check_settings
 from ldm.pipelines.images import to_pil
+from ldm.pipelines.parts import SamplerParts
 from ldm.pipelines.shipped import shipped_model
 from ldm.utils.construct import reconstruct, user_modules
 from ldm.utils.device import as_dtype, pick_device
@@ -40,7 +40,7 @@ P = TypeVar("P", bound="Pipeline")
 TILE_ROWS = 64  # a 1024 x 1024 image in 16 bands
 
 
-class Pipeline:
+class Pipeline(SamplerParts):
     """A finished model: three nets, the diffusion that joins them and default settings.
 
     Args:
@@ -70,41 +70,6 @@ class Pipeline:
         )
         self.net_evaluations: list[int] = []
 
-    @property
-    def autoencoder(self) -> Any:
-        """Image <-> latent."""
-        return self.sampler.codec.autoencoder
-
-    @property
-    def text_encoder(self) -> Any:
-        """Captions -> Conditioning."""
-        return self.sampler.own.text_encoder
-
-    @property
-    def backbone(self) -> Any:
-        """The denoising net."""
-        return self.sampler.own.backbone
-
-    @property
-    def weak(self) -> Denoiser | None:
-        """The weaker net of autoguidance with its text encoder."""
-        return self.sampler.weak
-
-    @property
-    def diffusion(self) -> Diffusion:
-        """Noise schedule and prediction type."""
-        return self.sampler.diffusion
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the nets."""
-        return self.sampler.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the nets."""
-        return self.sampler.dtype
-
     @classmethod
     def from_pretrained(
         cls: type[P],
@@ -122,9 +87,8 @@ class Pipeline:
         """A pipeline from a checkpoint.
 
         Args:
-            path: a `.safetensors` of ldm, a folder of diffusers, an original single file of Stable Diffusion,
-                a training checkpoint or a hub id (`ldm.checkpoints.load_model`); None for the model that
-                comes with `ldm`.
+            path: a `.safetensors` of ldm, diffusers folder, original Stable Diffusion file, training
+                checkpoint or hub id (`ldm.checkpoints.load_model`); None for the model that comes with `ldm`.
             device: to put it on.
             dtype: of the nets, converted while reading; names such as "bf16" and "fp16" are accepted.
             variant: of a folder's weights, such as "fp16".
@@ -132,8 +96,7 @@ class Pipeline:
             ema: take the EMA weights where a checkpoint has both.
             lora: a file of adapters to merge into the nets (`load_lora`).
             lora_scale: of the adapters.
-            modules: folder of Python modules with nets, predictions or solvers of your own that the model
-                names; code runs from nowhere else.
+            modules: folder of your own Python modules that the model names; code runs from nowhere else.
 
         Raises: FileNotFoundError; ValueError if there is no complete model, or the adapters are not for it.
         """
@@ -145,7 +108,7 @@ class Pipeline:
             loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
             if missing := [name for name in COMPONENTS if name not in loaded.components]:
                 raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
-            made = cls(**loaded.components, config=loaded.config)  # type: ignore[arg-type]
+            made = cls(**loaded.components, config=loaded.config)
         made.to(device, dtype)
         return made if lora is None else made.load_lora(lora, lora_scale)
 

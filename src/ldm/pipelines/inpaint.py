@@ -54,7 +54,16 @@ class InpaintPipeline(Pipeline):
         shape = self.sampler.latent_shape(*images.shape[2:])
         job = self.prepare(prompt, given, shape, strength)
         source = Encoded(self.sampler, images, job, "posterior")
-        small = F.interpolate(masks, size=shape[1:], mode="nearest")
+        start = self._start(job, source, images, masks)
+        with self.watched(job) as watch:
+            latents = self.sampler.latents(job, start, watch)
+        return self.result(
+            job, latents, lambda made: torch.where(masks[source.row] > 0.5, made, images[source.row])
+        )
+
+    def _start(self, job: Job, source: Encoded, images: Tensor, masks: Tensor) -> Callable[[range], Start]:
+        """Maps rows to their starting latents, with the mask as further channels or as a blend."""
+        small = F.interpolate(masks, size=job.shape[1:], mode="nearest")
         hidden = None
         if self.reads_masks():  # the encoder must not see the pixels under the mask
             hidden = Encoded(self.sampler, images * (1 - masks), job, "masked_posterior")
@@ -66,14 +75,10 @@ class InpaintPipeline(Pipeline):
                 return Start(x=x, blend=self._blend(job, source(rows), small[index], rows))
             return Start(x=x, concat=torch.cat([small[index], hidden(rows)], dim=1))
 
-        with self.watched(job) as watch:
-            latents = self.sampler.latents(job, start, watch)
-        return self.result(
-            job, latents, lambda made: torch.where(masks[source.row] > 0.5, made, images[source.row])
-        )
+        return start
 
     def reads_masks(self) -> bool:
-        """Whether the net has input channels for the mask and the masked image."""
+        """True if the net has input channels for the mask and the masked image."""
         latent = self.autoencoder.latent_channels
         if self.backbone.in_channels == latent:
             return False

@@ -99,5 +99,5 @@ def request_in(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[Item], i
     about = (*ITEM, "batch", "index", "scale", "sha256", "ldm", "net_evaluations")
     request = {name: value for name, value in recipe.items() if name not in about}
     own = {name: recipe[name] for name in ITEM if name in recipe}
-    batch = [{**item, "number": item.get("number", 0)} for item in recipe.get("batch", [own])]
+    batch: list[Item] = [{**item, "number": item.get("number", 0)} for item in recipe.get("batch", [own])]
     return request, batch, recipe.get("index", 0)

@@ -1,7 +1,7 @@
 """Lightning glue of the first stage: reconstruction, KL, perceptual, adversarial (Rombach et al. 2022)."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -16,6 +16,25 @@ from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.probe import AutoencoderProbe
+
+
+@torch.no_grad()
+def latent_statistics(means: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
+    """Scaling and shift that give latents mean 0 and overall variance 1.
+
+    Args:
+        means: of the posteriors of training images.
+        whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1; None is one scale
+            for all and no shift (Rombach et al. 2022, App. G).
+
+    Returns: `scaling_factor` and `shift_factor`, one number per channel, or one for all.
+    """
+    if whitening is None:
+        return {"scaling_factor": 1.0 / float(means.std().clamp_min(1e-6)), "shift_factor": 0.0}
+    shift, std = means.mean((0, 2, 3)), means.std((0, 2, 3)).clamp_min(1e-6)
+    scale = std**-whitening
+    scale = scale / ((std * scale).square().mean().sqrt())
+    return {"scaling_factor": scale.tolist(), "shift_factor": shift.tolist()}
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
@@ -118,7 +137,8 @@ class AutoencoderTraining(pl.LightningModule):
     def on_train_start(self) -> None:
         """At a run's first step, known only now, starts the shortcut at the data's principal parts."""
         if self.global_step == 0 and "shortcut" in self.net.supports and self._initial is None:
-            self.net.init_shortcut(self.trainer.datamodule.training_images().to(self.device))
+            images = cast(Any, self.trainer).datamodule.training_images()
+            self.net.init_shortcut(images.to(self.device))
             self.ema.load_state_dict(self.net.state_dict())
 
     def configure_optimizers(self) -> Any:
@@ -197,11 +217,12 @@ class AutoencoderTraining(pl.LightningModule):
         optimizers, schedules = self.optimizers(), self.lr_schedulers()
         optimizer = optimizers[index] if isinstance(optimizers, list) else optimizers
         schedule = schedules[index] if isinstance(schedules, list) else schedules
+        assert schedule is not None
         optimizer.zero_grad()
         self.manual_backward(loss)
         agree = self.trainer.strategy.reduce_boolean_decision
         norm, skipped = clip_or_drop(
-            parameters_of(optimizer), self.gradient_clip, bool(loss.isfinite()), agree
+            parameters_of(cast(Optimizer, optimizer)), self.gradient_clip, bool(loss.isfinite()), agree
         )
         if index == 0:
             self.gradient_norm, self.skipped = norm, skipped
@@ -211,7 +232,7 @@ class AutoencoderTraining(pl.LightningModule):
 
     def flops_per_image(self) -> int:
         """FLOPs of training the autoencoder on an image: thrice a forward pass; no other term of the loss."""
-        size, make_net = self.trainer.datamodule.image_size, self._factories[0]
+        size, make_net = cast(Any, self.trainer).datamodule.image_size, self._factories[0]
 
         def forward() -> None:
             net = make_net()
@@ -227,19 +248,6 @@ class AutoencoderTraining(pl.LightningModule):
 
     @torch.no_grad()
     def latent_statistics(self, images: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
-        """Scaling and shift that give latents mean 0 and overall variance 1.
-
-        Args:
-            images: training images in [-1, 1].
-            whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1; None is one
-                scale for all and no shift (Rombach et al. 2022, App. G).
-
-        Returns: `scaling_factor` and `shift_factor`, one number per channel, or one for all.
-        """
-        mean = torch.cat([self.ema.encode(x.to(self.device)).mean for x in images.split(64)])
-        if whitening is None:
-            return {"scaling_factor": 1.0 / float(mean.std().clamp_min(1e-6)), "shift_factor": 0.0}
-        shift, std = mean.mean((0, 2, 3)), mean.std((0, 2, 3)).clamp_min(1e-6)
-        scale = std**-whitening
-        scale = scale / ((std * scale).square().mean().sqrt())
-        return {"scaling_factor": scale.tolist(), "shift_factor": shift.tolist()}
+        """`latent_statistics` of training images in [-1, 1], by the EMA weights."""
+        parts = [self.ema.encode(x.to(self.device)).mean for x in images.split(64)]
+        return latent_statistics(torch.cat(parts), whitening)

@@ -71,7 +71,7 @@ def part(name: str, config: Mapping[str, Any]) -> nn.Module:
         net: nn.Module = construct(node, name)
     try:
         check_protocol(net, PROTOCOLS[name])
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise with_key(error, name, ()) from error
     return net
 

@@ -24,7 +24,8 @@ def to_yaml(config: dict[str, Any]) -> str:
 
 
 def write_config(config: dict[str, Any], directory: Path) -> None:
-    """Writes config.yaml into a run directory."""
+    """Writes config.yaml into a run directory, which is made if it is not there."""
+    directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / "config.yaml", to_yaml(config))
 
 

@@ -4,9 +4,12 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Twin = TypeVar("Twin", bound=nn.Module)
 
 Decay = Callable[[int, int], float]
 """Maps the images seen (before, after) a step to what the average keeps of its old value, in [0, 1]."""
@@ -40,7 +43,7 @@ class Horizon:
         return short * math.exp(-(max(after, joint) - max(before, joint)) / self.images)
 
 
-def twin_of(module: nn.Module) -> nn.Module:
+def twin_of(module: Twin) -> Twin:
     """A frozen float32 copy of a module, to be followed by `MovingAverage`."""
     twin = copy.deepcopy(module).float().eval()
     return twin.requires_grad_(False)
@@ -60,7 +63,8 @@ class MovingAverage:
 
     def __init__(self, twin: nn.Module, module: nn.Module, decay: Decay) -> None:
         self.decay = decay
-        self._parameters = list(twin.parameters()), list(module.parameters())
+        self._averages: list[Tensor] = list(twin.parameters())
+        self._sources = list(module.parameters())
         self._buffers = list(zip(twin.buffers(), module.buffers(), strict=True))
 
     @torch.no_grad()
@@ -71,7 +75,7 @@ class MovingAverage:
             before: images seen before the step.
             after: images seen after it.
         """
-        ours, theirs = self._parameters
-        torch._foreach_lerp_(ours, [p.float() for p in theirs], 1.0 - self.decay(before, after))
+        sources, weight = [p.float() for p in self._sources], 1.0 - self.decay(before, after)
+        torch._foreach_lerp_(self._averages, sources, weight)
         for buffer, source in self._buffers:
             buffer.copy_(source)

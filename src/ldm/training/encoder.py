@@ -1,6 +1,6 @@
 """From a batch to what the diffusion model is trained on: normalised latents x0 and their conditioning."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ldm.diffusion import random
 from ldm.diffusion.conditioning import Conditioning
 from ldm.guidance import drop_captions, drop_embeddings
-from ldm.models.protocols import TextEncoder
+from ldm.models.protocols import Autoencoder, TextEncoder
 from ldm.training.flops import flops_of_method
 from ldm.training.latent_cache import LatentCache
 
@@ -90,7 +90,7 @@ class Encoder:
         """Mean and deviation of the posterior before any scaling, from the data or encoded here."""
         if "mean" in batch:
             return torch.cat([batch["mean"].float(), batch["std"].float()], dim=1)
-        posterior = self.autoencoder.encode(batch["image"])
+        posterior = cast(Autoencoder, self.autoencoder).encode(batch["image"])
         return torch.cat([posterior.mean, (0.5 * posterior.logvar).exp()], dim=1)
 
     def _cached(self, batch: dict[str, Any]) -> Float[Tensor, "b c2 h w"]:
@@ -112,7 +112,7 @@ class Encoder:
         mean, std = moments.chunk(2, dim=1)
         if self.sample_posterior:
             mean = mean + std * random.normal(seed, purpose, key, visit, mean.shape[1:])
-        return self.autoencoder.normalise(mean)
+        return cast(Autoencoder, self.autoencoder).normalise(mean)
 
     def conditioning(
         self, batch: dict[str, Any], text_encoder: TextEncoder, dropout: float, u: Float[Tensor, " b"]

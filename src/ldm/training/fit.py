@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -107,7 +107,8 @@ def is_sharding(trainer: dict[str, Any]) -> bool:
 
 def raise_if_stopped(trainer: pl.Trainer) -> None:
     """Raises what ended the training before its last step, if anything did."""
-    if stopped := max((getattr(callback, "stopped_by", 0) for callback in trainer.callbacks), default=0):
+    callbacks = cast(Any, trainer).callbacks
+    if stopped := max((getattr(callback, "stopped_by", 0) for callback in callbacks), default=0):
         raise Stopped(stopped)
     if trainer.global_step < trainer.max_steps:
         raise KeyboardInterrupt

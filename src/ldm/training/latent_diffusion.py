@@ -1,9 +1,8 @@
 """Lightning glue of a latent diffusion model: encode, drop captions, loss, EMA twins; Rombach et al. 2022."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
-import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -17,11 +16,12 @@ from ldm.generation import Sampler
 from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import LoRA
-from ldm.models.protocols import TextEncoder
+from ldm.models.protocols import Autoencoder, TextEncoder
 from ldm.training.ema import Horizon
 from ldm.training.encoder import Encoder
-from ldm.training.loss_terms import LossTerm, losses_of
-from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
+from ldm.training.loss_terms import LossTerm, Recorded, added
+from ldm.training.optim import LRSchedule
+from ldm.training.optimized_module import OptimizedModule
 from ldm.training.power_ema import power_functions
 from ldm.training.probe import DiffusionProbe
 from ldm.training.sampling import sampler_of
@@ -29,7 +29,7 @@ from ldm.training.weights import WeightsFactory
 from ldm.utils.errors import UserError
 
 
-class LatentDiffusion(pl.LightningModule):
+class LatentDiffusion(OptimizedModule):
     """Trains a backbone (and a trainable text encoder) to denoise latents of captioned images.
 
     Args:
@@ -60,7 +60,7 @@ class LatentDiffusion(pl.LightningModule):
     """
 
     stage = "latent diffusion"
-    _knows_words = False  # whether the text encoder's vocabulary is a given one
+    _knows_words = False  # True if the vocabulary of the text encoder comes with its weights
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class LatentDiffusion(pl.LightningModule):
         loss_terms: Mapping[str, LossTerm] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, lr_schedule, batch_size)
         self.encoder = Encoder(autoencoder, caption_dropout, sample_posterior, cache_latents, seed)
         ema, powers = Horizon(images=ema_images), power_functions(power_ema)
         self.factory = WeightsFactory(
@@ -95,12 +95,9 @@ class LatentDiffusion(pl.LightningModule):
         )
         self.diffusion, self.time_sampling, self.sampling = diffusion, time_sampling, sampling
         self.time_draws = time_draws or LowDiscrepancy()
-        self._optimizer, self._lr_schedule, self.batch_size = optimizer, lr_schedule, batch_size
         self.image_size, self.seed = image_size, seed
         self.metadata: dict[str, str] | None = None  # of checkpoints: what model they are of
-        self.gradient_norm, self.skipped = torch.tensor(0.0), False  # of the last step
         self.loss_terms = tuple((loss_terms or {}).values())
-        self._sound = torch.tensor(True)  # all losses of the step begun are finite
         self.weak: tuple[Any, ...] | None = None  # nets of a weaker model, for sample grids
 
     def start_from(self, components: dict[str, nn.Module]) -> None:
@@ -108,6 +105,10 @@ class LatentDiffusion(pl.LightningModule):
         names = {"text_encoder", "backbone"} & components.keys()
         self.factory.initial.update({name: components[name] for name in names})
         self._knows_words = "text_encoder" in names
+
+    def parameters_to_train(self) -> Iterator[nn.Parameter]:
+        """Parameters of the nets, without their averages."""
+        return self.nets.parameters()
 
     def configure_model(self) -> None:
         """Builds the nets and their averages once, from the run's seed."""
@@ -137,31 +138,9 @@ class LatentDiffusion(pl.LightningModule):
         """The denoising net among the trained nets (or one of their averages)."""
         return self.weights.backbone(of)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW or what the config says, with the schedule in images."""
-        return optimizer_and_schedule(
-            self._optimizer, self.nets.parameters(), self._lr_schedule, self.batch_size
-        )
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips the norm of all gradients, or drops a step that is not finite, on all ranks.
-
-        Lightning's own clipping refuses fused optimizers in bf16-mixed.
-        """
-        agree = self.trainer.strategy.reduce_boolean_decision
-        self.gradient_norm, self.skipped = clip_or_drop(
-            parameters_of(optimizer), gradient_clip_val, bool(self._sound), agree
-        )
-        self._sound = torch.tensor(True)
-
     def on_fit_start(self) -> None:
         """Moves the frozen nets to the device, learns the vocabulary, readies the moving averages."""
-        data = self.trainer.datamodule
+        data = cast(Any, self.trainer).datamodule
         self.encoder.attach(data, self.text_encoder(self.nets), self.device)
         for net in (*self.weights.frozen, *(self.weak or ())):
             net.to(self.device)
@@ -180,11 +159,11 @@ class LatentDiffusion(pl.LightningModule):
         noise = random.normal(self.seed, "noise", key, visit, x0.shape[1:])
         t = self.times(key, visit)
         give_keys(self._dropouts, self.seed, key, visit)
-        net = self.backbone(self.nets)
-        losses = losses_of(
-            self.diffusion, lambda x_t, s: net(x_t, s, cond), x0, noise, t, cond, self.loss_terms
-        )
-        self._sound = self._sound.to(losses.device) & losses.detach().isfinite().all()
+        net = Recorded(self.backbone(self.nets), cond)
+        losses = self.diffusion.loss(net, x0, noise, t)
+        if self.loss_terms:
+            losses = losses + added(self.loss_terms, self.diffusion, net, x0, noise, t)
+        self.watch(losses)
         return {"loss": losses.mean(), "loss_per_sample": losses.detach(), "t": t, "key": key}
 
     @torch.no_grad()
@@ -214,8 +193,9 @@ class LatentDiffusion(pl.LightningModule):
 
         Beside adapters the net's own weights get no gradients: twice a forward, without the adapters.
         """
-        size = self.image_size // self.autoencoder.downscale
-        shape = (1, self.autoencoder.latent_channels, size, size)
+        autoencoder = cast(Autoencoder, self.autoencoder)
+        size = self.image_size // autoencoder.downscale
+        shape = (1, autoencoder.latent_channels, size, size)
         embedded = self.encoder.empty is not None
         return self.factory.flops(self.weights, shape, embedded) + self.encoder.flops(self.image_size)
 

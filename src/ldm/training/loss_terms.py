@@ -4,12 +4,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ldm.diffusion.conditioning import Conditioning
 from ldm.diffusion.prediction import Denoised
 from ldm.diffusion.process import Diffusion, Net
+from ldm.guidance.base import Backbone
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,42 +62,46 @@ class LossTerm(Protocol):
         """Value of the term for each sample, float32."""
 
 
-def losses_of(
+class Recorded:
+    """A denoising net at its conditioning, (x_t, t) -> out, that keeps its latest output for loss terms."""
+
+    def __init__(self, net: Backbone, cond: Conditioning) -> None:
+        self.net, self.cond = net, cond
+        self.out: Tensor | None = None
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The output of the net."""
+        self.out = self.net(x_t, t, self.cond)
+        return self.out
+
+
+def added(
+    terms: Collection[LossTerm],
     diffusion: Diffusion,
-    net: Net,
+    net: Recorded,
     x0: Float[Tensor, "b ..."],
     noise: Float[Tensor, "b ..."],
     t: Float[Tensor, " b"],
-    cond: Conditioning,
-    terms: Collection[LossTerm],
 ) -> Float[Tensor, " b"]:
-    """Loss of each sample: that of `Diffusion.loss`, plus the terms, with one evaluation of the net.
+    """Sum of the loss terms of each sample.
 
     Args:
+        terms: at least one.
         diffusion: schedule, prediction and weighting.
-        net: maps (x_t, t) to the prediction.
+        net: the net, just evaluated at (x_t, t).
         x0: clean latents.
         noise: standard normal, shaped as x0.
         t: times.
-        cond: conditioning of the samples.
-        terms: added to the loss; without any it is `Diffusion.loss`, bit for bit.
 
     Raises: ValueError if a term is not shaped (b,).
     """
-    if not terms:
-        return diffusion.loss(net, x0, noise, t)
-    outputs: list[Tensor] = []
-
-    def recorded(x_t: Tensor, s: Tensor) -> Tensor:
-        outputs.append(net(x_t, s))
-        return outputs[-1]
-
-    losses = diffusion.loss(recorded, x0, noise, t)
-    step = Step(diffusion=diffusion, net=net, x0=x0, noise=noise, t=t, cond=cond, out=outputs[0])
+    assert net.out is not None
+    step = Step(diffusion=diffusion, net=net, x0=x0, noise=noise, t=t, cond=net.cond, out=net.out)
+    total = torch.zeros_like(t)
     for term in terms:
         value = term(step)
-        if value.shape != losses.shape:
+        if value.shape != t.shape:
             name = type(term).__name__
-            raise ValueError(f"{name} must return shape {tuple(losses.shape)}, got {tuple(value.shape)}")
-        losses = losses + value
-    return losses
+            raise ValueError(f"{name} must return shape {tuple(t.shape)}, got {tuple(value.shape)}")
+        total = total + value
+    return total

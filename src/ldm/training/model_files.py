@@ -1,12 +1,13 @@
 """Files of a finished model: weights or adapters, and the config that is stored with them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ldm.checkpoints.lora import FILE, save_lora
 from ldm.checkpoints.native import save_model
+from ldm.models.lora import LoRA
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.utils.distributed import is_main
 
@@ -58,7 +59,7 @@ def save_trained(
     if "adapters" in stored:
         path = directory / FILE
         if is_main():
-            save_lora(path, module.ema["backbone"].updates(), stored["backbone"])
+            save_lora(path, cast(LoRA, module.ema["backbone"]).updates(), stored["backbone"])
         return f"checkpoint={init_checkpoint} lora={path}"
     path, components = directory / "model.safetensors", module.components()
     if is_main():

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
 from ldm.diffusion.conditioning import Conditioning
+from ldm.models.protocols import Autoencoder
 
 if TYPE_CHECKING:
     from ldm.training.autoencoder import AutoencoderTraining
@@ -136,7 +137,7 @@ class DiffusionProbe:
     def batch(self, size: int) -> dict[str, Any]:
         """Images or latents, captions or embeddings."""
         batch: dict[str, Any] = _keys(size) | {"caption": [CAPTION] * size}
-        encoder, autoencoder = self.module.encoder, self.module.autoencoder
+        encoder, autoencoder = self.module.encoder, cast(Autoencoder, self.module.autoencoder)
         if not encoder.encoded:
             return batch | _images(size, self.image_size)
         side = self.image_size // autoencoder.downscale

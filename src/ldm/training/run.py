@@ -47,7 +47,8 @@ def run(config: dict[str, Any], directory: str | Path) -> None:
     config = moved(config, directory)
     set_threads(config["threads"])
     quieten_lightning()
-    write_config(config, directory)
+    if is_main():
+        write_config(config, directory)
     summary = Summary(directory / "summary.json", config["name"])
     initial = load_initial(config)
     check_model(config, initial)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -48,7 +48,7 @@ class Weights:
 
     def backbone(self, nets: nn.ModuleDict) -> Backbone:
         """The denoising net among the nets or one of their averages, or the frozen one so adapted."""
-        return nets["backbone"] if self.adapted is None else self.adapted.using(nets["backbone"])
+        return nets["backbone"] if self.adapted is None else self.adapted.using(cast(LoRA, nets["backbone"]))
 
     @property
     def twins(self) -> list[nn.ModuleDict]:
@@ -58,7 +58,7 @@ class Weights:
     @property
     def frozen(self) -> list[nn.Module]:
         """Nets that are not trained and in no checkpoint of the training."""
-        text = [] if self.frozen_text is None else [self.frozen_text]
+        text = [] if self.frozen_text is None else [cast(nn.Module, self.frozen_text)]
         return text if self.adapted is None else [*text, self.adapted.net]
 
     def averages(self) -> list[MovingAverage]:
@@ -98,20 +98,22 @@ class WeightsFactory:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             text, backbone = self.text_encoder(), self.backbone()
-            for net, name in ((text, "text_encoder"), (backbone, "backbone")):
+            encoder = cast(nn.Module, text)
+            for net, name in ((encoder, "text_encoder"), (backbone, "backbone")):
                 if name in self.initial:
                     net.load_state_dict(self.initial.pop(name).state_dict())
             trains_text = text.trainable and self.adapters is None
             if self.adapters is not None:
                 adapters = self.adapters(backbone)
                 adapted, backbone = AdaptedNet(backbone, adapters), adapters
-        nets = nn.ModuleDict({**({"text_encoder": text} if trains_text else {}), "backbone": backbone})
+        trained = {"text_encoder": encoder} if trains_text else {}
+        nets = nn.ModuleDict({**trained, "backbone": backbone})
         weights = Weights(
             nets=nets,
             ema=twin_of(nets),
             powers={power.sigma_rel: twin_of(nets) for power in self.powers},
             decays=[self.ema, *self.powers],
-            frozen_text=None if trains_text else text.requires_grad_(False).eval(),
+            frozen_text=None if trains_text else cast(TextEncoder, encoder.requires_grad_(False).eval()),
             adapted=adapted,
         )
         arranged = nets if adapted is None else nn.ModuleDict({"backbone": adapted.net})
@@ -123,7 +125,8 @@ class WeightsFactory:
 
         A collective operation: sharded nets are gathered in one piece on the first rank.
         """
-        text = whole(weights.text_encoder(weights.ema), self.text_encoder)
+        make_text = cast(Callable[[], nn.Module], self.text_encoder)
+        text = whole(cast(nn.Module, weights.text_encoder(weights.ema)), make_text)
         return {"text_encoder": text, "backbone": whole(weights.ema["backbone"], self.backbone)}
 
     def flops(self, weights: Weights, shape: tuple[int, ...], embedded: bool) -> int:

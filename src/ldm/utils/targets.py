@@ -77,7 +77,7 @@ def locate(name: Any, allowed: tuple[str, ...] = ALLOWED) -> Callable[..., Any]:
     # ldm.x.os.system starts with "ldm.", but is defined elsewhere
     if not callable(target) or not (f"{home}.".startswith(allowed) or _is_own(home)):
         raise UserError(f"{name!r} is not a class or function of {', '.join(allowed)}")
-    return target  # type: ignore[no-any-return]
+    return target
 
 
 def _imported(parts: list[str]) -> tuple[ModuleType, list[str]]:

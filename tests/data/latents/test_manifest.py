@@ -45,8 +45,8 @@ def test_other_nets_are_refused(making, folder):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"image_size": 24}, r"made with image_size 16, not 24: .*\(data.image_size\)"),
-        ({"buckets": BUCKETS}, r"made with buckets None, not \[\[16, 32\], .*\(data.buckets\)"),
+        ({"image_size": 24}, r"made with image_size 16, not 24: "),
+        ({"buckets": BUCKETS}, r"made with buckets None, not \[\[16, 32\], "),
     ],
 )
 def test_other_sizes_are_refused(making, options, says, folder):
@@ -71,7 +71,7 @@ def test_other_sizes_are_refused(making, options, says, folder):
 def test_going_on_with_another_setting_is_refused(making, seeds, nets, source, differs, folder, images):
     words = None if seeds[1] is None else making.text(seeds[1])
     encoder = making.encoder(making.vae(seeds[0]), words, **nets)
-    says = rf"holds latents made with another {differs}: choose another folder .*\(output\)"
+    says = rf"holds latents made with another {differs}: choose another folder"
     with pytest.raises(ValueError, match=says):
         precompute(making.laion(images, **source), encoder, folder)
 
@@ -92,7 +92,7 @@ def test_shards_of_another_cache_in_the_folder_are_refused(making, folder, image
     with pytest.raises(ValueError, match=r"00001.tar: it was made with other settings than latents.json"):
         all(making.latents(folder).batch(step) for step in range(4))
     (folder / "latents.json").unlink()
-    with pytest.raises(ValueError, match=r"holds shards, but no latents.json.*\(output\)"):
+    with pytest.raises(ValueError, match=r"holds shards, but no latents.json"):
         precompute(making.laion(images), making.encoder(making.vae(seed=1), making.text()), folder)
     with pytest.raises(FileNotFoundError, match=r"no latents in .*ldm-data precompute"):
         making.latents(folder)
@@ -141,7 +141,7 @@ def test_shards_of_the_same_name_are_refused(making, images, tmp_path):
 
 @pytest.mark.parametrize("options", [{"crop": "random"}, {"flip": 0.5}])
 def test_images_that_change_are_refused(making, options, images, tmp_path):
-    with pytest.raises(ValueError, match=r"\(data.crop, data.flip\)"):
+    with pytest.raises(ValueError, match=r"crop must be centre and flip 0"):
         precompute(making.laion(images, **options), making.encoder(), tmp_path / "latents")
     assert not (tmp_path / "latents").exists()
 

@@ -133,12 +133,12 @@ def test_the_table_says_what_is_in_the_buckets():
     ("buckets", "says"),
     [
         (lambda: checked_sizes([[64, 60]]), r"multiples of 8, got \[64, 60\]"),
-        (lambda: checked_sizes([[64]]), r"\[height, width\].*\(data.buckets\)"),
-        (lambda: checked_sizes([[64, 64], [64, 64]]), r"different sizes.*\(data.buckets\)"),
-        (lambda: checked_sizes([]), r"at least one.*\(data.buckets\)"),
+        (lambda: checked_sizes([[64]]), r"\[height, width\]"),
+        (lambda: checked_sizes([[64, 64], [64, 64]]), r"different sizes"),
+        (lambda: checked_sizes([]), r"at least one"),
         (lambda: Buckets(multiple=12), r"multiple of 8, got 12"),
-        (lambda: Buckets(area=100), r"\(data.buckets.area\)"),
-        (lambda: Buckets(max_aspect=0.5), r"\(data.buckets.max_aspect\)"),
+        (lambda: Buckets(area=100), r"area must be"),
+        (lambda: Buckets(max_aspect=0.5), r"max_aspect must be"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(buckets, says):

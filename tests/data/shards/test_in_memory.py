@@ -38,7 +38,7 @@ def archive(n=4, prefix=""):
 
 
 def read(path):
-    return list(read_shards([path], "data.root"))
+    return list(read_shards([path]))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves files open
@@ -96,9 +96,9 @@ def test_a_damaged_gzip_is_an_error(tmp_path):
             read(path)
 
 
-def test_no_shards_is_an_error_with_the_config_key(tmp_path):
+def test_no_shards_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no tar shards found"):
-        list(read_shards([], "data.root"))
+        list(read_shards([]))
     with pytest.raises(FileNotFoundError, match=rf"no tar shard at {tmp_path}/b\.tar"):
         read(tmp_path / "b.tar")
 

@@ -110,7 +110,7 @@ def test_what_is_no_set_of_shards_is_refused(tmp_path):
 
 
 def test_an_index_that_is_not_whole_is_refused(shards, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"data.index"):
+    with pytest.raises(FileNotFoundError, match="no index of shards"):
         ShardIndex.load(tmp_path)
     build_index(shards).save(tmp_path / "index")
     about = tmp_path / "index" / "index.json"

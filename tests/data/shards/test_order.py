@@ -77,7 +77,7 @@ def test_a_million_samples_are_entered_anywhere_at_once():
 
 
 def test_nothing_to_train_on_is_refused():
-    with pytest.raises(ValueError, match=r"no sample is left .*data.filters"):
+    with pytest.raises(ValueError, match="no sample is left"):
         plan([0])
-    with pytest.raises(ValueError, match=r"data.lanes"):
+    with pytest.raises(ValueError, match="lanes must be at least 1"):
         plan([3], lanes=0)

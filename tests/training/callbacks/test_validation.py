@@ -93,7 +93,7 @@ def test_ranks_share_the_draws():
 
 @pytest.mark.parametrize(("draws", "strata"), [(10, 4), (4, 4), (8, 0)])
 def test_impossible_numbers_of_draws_are_refused(draws, strata):
-    with pytest.raises(ValueError, match=r"\(callbacks\.validation\.draws\)"):
+    with pytest.raises(ValueError, match=r"draws must be a multiple of strata"):
         ValidationLoss(every_n_steps=1, draws=draws, strata=strata)
 
 

@@ -87,10 +87,14 @@ class LatentData(ShardData):
         self.folder = folder if "://" in folder else str(Path(folder).resolve())
         self.manifest = read_manifest(self.folder)
         self._check_sizes()
-        known = self.manifest.text_encoder is not None
-        if embeddings and not known:
-            raise ValueError(f"{folder} holds no text embeddings, captions only")
-        self.embeddings = known if embeddings is None else embeddings
+        self.embeddings = self._has_embeddings(embeddings)
+
+    def _has_embeddings(self, wanted: bool | None) -> bool:
+        """True if text embeddings are read; refuses to read what was not stored."""
+        stored = self.manifest.text_encoder is not None
+        if wanted and not stored:
+            raise ValueError(f"{self.folder} holds no text embeddings, captions only")
+        return stored if wanted is None else wanted
 
     def _check_sizes(self) -> None:
         """Refuses latents of images of other sizes than the config says."""
@@ -195,7 +199,7 @@ class LatentData(ShardData):
             "crop": torch.tensor([(crop.top, crop.left) for crop in crops]),
         }
         stacked = {name: torch.stack([tensors[name] for tensors in found]) for name in found[0]}
-        return batch | stacked  # type: ignore[return-value, operator]
+        return batch | stacked  # type: ignore[return-value]
 
     def validation_samples(self, limit: int) -> Batch:
         """Samples at the start of the index (of the bucket with most samples): none are held out."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -172,7 +172,7 @@ def check_nets(
     nets = [("autoencoder", manifest.autoencoder, autoencoder, ("mean", "std"))]
     if text_encoder is not None:
         known = manifest.text_encoder or ""
-        nets.append(("text encoder", known, text_encoder, ("tokens", "pooled")))
+        nets.append(("text encoder", known, cast(nn.Module, text_encoder), ("tokens", "pooled")))
     for name, known, net, parts in nets:
         weights = fingerprint(net)
         if weights != known:

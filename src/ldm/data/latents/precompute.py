@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ldm.checkpoints.serialization import fingerprint
@@ -117,7 +117,9 @@ def manifest_of(data: LaionData, encoder: Encoder) -> Manifest:
     source = [(name, s.sha256, s.samples) for name, s in zip(shards, data.index.shards, strict=True)]
     return Manifest(
         autoencoder=fingerprint(encoder.autoencoder),
-        text_encoder=None if encoder.text_encoder is None else fingerprint(encoder.text_encoder),
+        text_encoder=None
+        if encoder.text_encoder is None
+        else fingerprint(cast(nn.Module, encoder.text_encoder)),
         image_size=data.image_size,
         buckets=[list(size) for size in data.sizes] if data.bucketed else None,
         caption=data.caption,
@@ -153,8 +155,7 @@ def precompute(
 ) -> int:
     """Encodes image shards into a folder of latent shards, with the same samples in the same order.
 
-    Each shard appears whole or not at all, so a folder that is not complete is completed by calling this
-    again, with any number of ranks: they share the shards without talking to each other.
+    A shard appears whole or not at all; a later call, with any number of ranks, completes a folder.
 
     Args:
         data: the image shards; its `num_workers` processes decode.
@@ -164,37 +165,39 @@ def precompute(
         rank: number of this process.
         world: number of processes.
 
-    Returns: how many shards this rank has made.
-    Raises: ValueError if the folder holds latents made otherwise, too many samples are bad, or a latent is
-        not finite.
+    Returns: number of shards that this rank has made.
+    Raises: ValueError for a folder of other latents, too many bad samples, or a latent that is not finite.
     """
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}")
     manifest = manifest_of(data, encoder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest.write(folder, reference_of(encoder.autoencoder, encoder.text_encoder))
-    for left in folder.glob(".*.tmp"):
-        if time.time() - left.stat().st_mtime > LEFT:
-            left.unlink(missing_ok=True)
+    _remove_leftovers(folder)
     shard_of, made = np.array(data.index.samples["shard"][data.kept]), 0
     for number in in_turn(len(manifest.shards), rank, world):
         path = folder / manifest.shards[number]
         if path.exists():
             continue
-        start, (first, last) = time.perf_counter(), np.searchsorted(shard_of, [number, number + 1])
-        rows = data.kept[first:last]
-        good = _write(path, Chunks(data, rows, AHEAD * batch_size), encoder, manifest.key, batch_size)
+        first, last = np.searchsorted(shard_of, [number, number + 1])
+        chunks = Chunks(data, data.kept[first:last], AHEAD * batch_size)
+        _write(path, chunks, encoder, manifest.key, batch_size)
         made += 1
-        speed = len(rows) / (time.perf_counter() - start)
-        log.info("%s: %d latents, %d bad samples, %.1f/s", path, good, len(rows) - good, speed)
     return made
 
 
-def _write(path: Path, chunks: Chunks, encoder: Encoder, key: str, batch_size: int) -> int:
-    """Writes a shard; returns the number of latents in it."""
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what a process left half-written, once no process can still be writing it."""
+    for left in folder.glob(".*.tmp"):
+        if time.time() - left.stat().st_mtime > LEFT:
+            left.unlink(missing_ok=True)
+
+
+def _write(path: Path, chunks: Chunks, encoder: Encoder, key: str, batch_size: int) -> None:
+    """Writes a shard and logs the number of its latents."""
     from webdataset import TarWriter
 
-    data, count, good = chunks.data, 0, 0
+    data, count, good, start = chunks.data, 0, 0, time.perf_counter()
     loader = DataLoader(chunks, batch_size=None, num_workers=data.num_workers, collate_fn=_same)
     with replacing(path) as temporary, TarWriter(str(temporary), encoder=False, mtime=0) as writer:
         for chunk in map(checked, loader):
@@ -212,7 +215,8 @@ def _write(path: Path, chunks: Chunks, encoder: Encoder, key: str, batch_size: i
                 writer.write({"__key__": f"{count:09d}", **parts})
                 count += 1
                 good += not chunk.causes[i]
-    return good
+    speed = count / (time.perf_counter() - start)
+    log.info("%s: %d latents, %d bad samples, %.1f/s", path, good, count - good, speed)
 
 
 def _encoded(

@@ -1,10 +1,10 @@
 """Averages of the weights follow the optimizer."""
 
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 
-from ldm.training.callbacks.base import StepCallback
+from ldm.training.callbacks.base import StepCallback, TrainingModule
 
 
 class FollowAverages(StepCallback):
@@ -18,6 +18,7 @@ class FollowAverages(StepCallback):
     ) -> None:
         """Updates the averages if the batch ended a step."""
         if self.stepped(trainer):
-            after = self._step * pl_module.batch_size
-            for average in pl_module.averages:
-                average.update(after - pl_module.batch_size, after)
+            module = cast(TrainingModule, pl_module)
+            after = self._step * module.batch_size
+            for average in module.averages:
+                average.update(after - module.batch_size, after)

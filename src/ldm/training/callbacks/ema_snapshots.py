@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ldm.checkpoints.snapshots import SnapshotStore, Thinning, room_within
-from ldm.training.callbacks.base import StepCallback
+from ldm.training.callbacks.base import DiffusionModule, StepCallback
 from ldm.utils.device import as_dtype
 
 
@@ -46,17 +46,18 @@ class EMASnapshots(StepCallback):
         """Finds out how many have room; removes those of a run that went further than this one starts."""
         super().on_train_start(trainer, pl_module)
         self._thinning = self._written = None
-        averages: dict[float, nn.Module] | None = getattr(pl_module, "power_averages", None)
+        module = cast(DiffusionModule, pl_module)
+        averages = getattr(module, "power_averages", None)
         if not averages:
             return
         tensors = [x for average in averages.values() for x in average.state_dict().values()]
         stored = [torch.empty(x.shape, dtype=self._stored_as(x), device="meta") for x in tensors]
         self._thinning = Thinning(
             every_n_images=self.every_n_images,
-            batch_size=pl_module.batch_size,
+            batch_size=module.batch_size,
             room=room_within(self.budget, stored),
         )
-        seen = int(trainer.global_step * pl_module.batch_size)
+        seen = int(trainer.global_step * module.batch_size)
         if trainer.is_global_zero:
             self.store.remove(lambda images: images > seen)
 
@@ -66,7 +67,7 @@ class EMASnapshots(StepCallback):
         """Writes one when it is time."""
         if self._thinning is None or not self.stepped(trainer):
             return
-        if self._thinning.number(self._step * pl_module.batch_size):
+        if self._thinning.number(self._step * cast(DiffusionModule, pl_module).batch_size):
             self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,16 +77,18 @@ class EMASnapshots(StepCallback):
 
     def _write(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """All ranks gather the averages, the first one writes them."""
+        module = cast(DiffusionModule, pl_module)
         assert self._thinning is not None
-        start, first, images = time.perf_counter(), trainer.is_global_zero, self._step * pl_module.batch_size
-        averages = {s: self._gathered(x, first) for s, x in pl_module.power_averages.items()}
+        start, first, images = time.perf_counter(), trainer.is_global_zero, self._step * module.batch_size
+        averages = {s: self._gathered(x, first) for s, x in module.power_averages.items()}
         self._written = self._step
         if not first:
             return
-        config = json.loads(pl_module.metadata["config"])
+        assert module.metadata is not None
+        config = json.loads(module.metadata["config"])
         config["training"] = config.get("training", {}) | {"steps": self._step, "images": images}
         nets = ("autoencoder", "base")
-        about = {"config": config, **{n: v for n, v in pl_module.metadata.items() if n in nets}}
+        about = {"config": config, **{n: v for n, v in module.metadata.items() if n in nets}}
         self.store.add(images, averages, about)
         thinning = self._thinning
         self.store.remove(lambda old: not thinning.keeps(old, images))

@@ -3,13 +3,13 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from ldm.training.callbacks.base import StepCallback
+from ldm.training.callbacks.base import DiffusionModule, StepCallback, TrainingModule
 from ldm.utils.distributed import initialised, is_main
 from ldm.utils.errors import Failure
 from ldm.utils.files import write_text
@@ -83,12 +83,12 @@ class Metrics(StepCallback):
             self._note_bad_step(trainer)
         else:
             if trainer.is_global_zero:  # the norm is the same on all ranks
-                self._step_sums[0, 1] += whole(pl_module.gradient_norm)
+                self._step_sums[0, 1] += whole(cast(TrainingModule, pl_module).gradient_norm)
                 self._step_sums[1, 1] += 1
             before = 0 if self._window is None else self._window.to(sums.device)
             self._window = before + self._step_sums
         self._step_sums, self._rows = None, []
-        if self._step % trainer.log_every_n_steps == 0 or self._step == trainer.max_steps:
+        if self._step % cast(Any, trainer).log_every_n_steps == 0 or self._step == trainer.max_steps:
             self._log(trainer)
 
     def _sums_of(self, outputs: dict[str, Any], pl_module: pl.LightningModule) -> Tensor:
@@ -98,7 +98,7 @@ class Metrics(StepCallback):
         sums = values.new_zeros(2, 2 + self.bins)
         sums[:, 0] = values.sum(1)
         if outputs["t"] is not None:
-            t = outputs["t"] / pl_module.diffusion.schedule.num_train_timesteps
+            t = outputs["t"] / cast(DiffusionModule, pl_module).diffusion.schedule.num_train_timesteps
             sums.index_add_(1, 2 + (t * self.bins).long().clamp(0, self.bins - 1), values)
         return sums
 

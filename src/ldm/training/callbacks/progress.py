@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ldm.training.callbacks.base import TrainingModule
 from ldm.utils.duration import duration
 
 FIRST_SECONDS = 3.0  # a first line, and with it an ETA, comes early
@@ -33,7 +34,8 @@ class TrainingProgress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the bar and the clock."""
-        self._stage, self._batch_size = str(pl_module.stage), int(pl_module.batch_size)
+        module = cast(TrainingModule, pl_module)
+        self._stage, self._batch_size = module.stage, module.batch_size
         self._start = self._shown = time.perf_counter()
         self._first = trainer.global_step
         self._loss, self._batches = 0.0, 0

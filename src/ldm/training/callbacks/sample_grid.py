@@ -1,14 +1,14 @@
 """Sample grids of fixed prompts and seeds, drawn while a model trains."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from torch import Tensor
 
-from ldm.training.callbacks.base import StepCallback
+from ldm.training.callbacks.base import DiffusionModule, StepCallback
 from ldm.training.loggers.tensorboard import TensorBoardLog
 from ldm.utils.image_io import labelled_grid, make_grid, save_png
 
@@ -48,7 +48,8 @@ class SampleGrid(StepCallback):
             return
         due = self._step % self.every_n_steps == 0 or self._step == trainer.max_steps
         if due and hasattr(pl_module, "sampler"):
-            images = pl_module.sampler.images(self.captions, self.seed)  # all ranks sample
+            sampler = cast(DiffusionModule, pl_module).sampler
+            images = sampler.images(self.captions, self.seed)  # all ranks sample
             if trainer.is_global_zero:
                 self._draw(trainer, images)
 

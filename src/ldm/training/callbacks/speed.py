@@ -3,12 +3,12 @@
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 
-from ldm.training.callbacks.base import StepCallback
+from ldm.training.callbacks.base import StepCallback, TrainingModule
 
 # Dense bf16 tensor-core peaks in FLOP/s, from NVIDIA's data sheets; the first name that fits counts.
 PEAKS = {
@@ -82,7 +82,7 @@ class Speed(StepCallback):
         super().on_train_start(trainer, pl_module)
         device = trainer.strategy.root_device
         peak = self.peak_tflops * 1e12 if self.peak_tflops else peak_flops(device)
-        self._share = pl_module.flops_per_image() / (peak * trainer.world_size)
+        self._share = cast(TrainingModule, pl_module).flops_per_image() / (peak * trainer.world_size)
         self._first, self._start, self._waited = self._step, time.perf_counter(), self._wait(trainer)
 
     def _wait(self, trainer: pl.Trainer) -> float:
@@ -92,10 +92,10 @@ class Speed(StepCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Logs at the end of a window."""
-        if not self.stepped(trainer) or self._step % trainer.log_every_n_steps:
+        if not self.stepped(trainer) or self._step % cast(Any, trainer).log_every_n_steps:
             return
         now, waited, steps = time.perf_counter(), self._wait(trainer), self._step - self._first
-        speed = pl_module.batch_size * steps / (now - self._start)
+        speed = cast(TrainingModule, pl_module).batch_size * steps / (now - self._start)
         metrics = {
             "images_per_second": speed,
             "mfu": speed * self._share,

@@ -1,7 +1,7 @@
 """Validation loss that is comparable from step to step: the same samples, noise and times each time."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ldm.diffusion import random
-from ldm.training.callbacks.base import StepCallback
+from ldm.training.callbacks.base import DiffusionModule, StepCallback
 from ldm.training.distributed.ranks import share
 
 Z95 = 1.959964  # 97.5 % quantile of the normal distribution
@@ -86,7 +86,7 @@ class ValidationLoss(StepCallback):
         if not due or not hasattr(pl_module, "validation_losses"):
             return
         if self._samples is None:
-            self._samples = trainer.datamodule.validation_samples(self.draws)
+            self._samples = cast(Any, trainer).datamodule.validation_samples(self.draws)
         loss = self._losses(pl_module, trainer.global_rank, trainer.world_size)
         if trainer.world_size > 1:
             loss = trainer.strategy.reduce(loss, reduce_op="sum")
@@ -112,7 +112,7 @@ class ValidationLoss(StepCallback):
             draw = torch.arange(start, min(start + self.batch_size, self.draws))
             row = self._rows(draw, n)
             u = random.uniform(self.seed, "validation_time", draw, 0)
-            loss = module.validation_losses(
+            loss = cast(DiffusionModule, module).validation_losses(
                 chosen(self._samples, row, module.device),
                 ((draw % self.strata + u) / self.strata).to(module.device),
                 draw.to(module.device),

@@ -1,6 +1,6 @@
 """Layout of nets over ranks and in time: blocks that are sharded, recomputed and compiled (FSDP2)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -76,7 +76,7 @@ def shard(net: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def arrange(
-    nets: nn.ModuleDict, twins: list[nn.Module], mesh: DeviceMesh | None, recomputes: bool, compiles: bool
+    nets: nn.ModuleDict, twins: Sequence[nn.Module], mesh: DeviceMesh | None, recomputes: bool, compiles: bool
 ) -> None:
     """Applies the layout of a run to nets and the averages that follow them.
 

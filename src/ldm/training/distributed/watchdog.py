@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 
@@ -158,7 +158,7 @@ class Watchdog(pl.Callback):
         """Connects the ranks."""
         if trainer.world_size > 1:
             strategy = trainer.strategy
-            address = strategy.cluster_environment.main_address
+            address = cast(Any, strategy).cluster_environment.main_address
             about = (trainer.global_rank, trainer.world_size, address, strategy.broadcast, self.silence)
             self._heartbeats = Heartbeats(*about)
 

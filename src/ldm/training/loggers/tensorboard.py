@@ -30,7 +30,7 @@ class TensorBoardLog(TensorBoardLogger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Shows the config as text."""
-        text = json.dumps(dict(params), indent=1)  # type: ignore[call-overload]
+        text = json.dumps(dict(params), indent=1)
         self.experiment.add_text("config", f"```\n{text}\n```")
 
     @rank_zero_only

@@ -34,7 +34,7 @@ class WandbLog(WandbLogger):
         self.run_id: str = known or secrets.token_hex(4)
         self._start: int | None = None
         # to an offline run W&B says that it cannot ask for what is there
-        more = {} if offline else {"resume": "allow"}
+        more: dict[str, Any] = {} if offline else {"resume": "allow"}
         super().__init__(
             name=name, save_dir=save_dir, project=project, offline=offline, id=self.run_id, **more
         )
