@@ -8,10 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.checkpoints import save_model
+from ldm.checkpoints.diffusers_config import diffusion_node, sampling_node
 from ldm.cli import sample
 from ldm.cli.sample import main
 from ldm.pipelines.shipped import shipped_model
+from ldm.utils.construct import construct
 
+UNCONDITIONAL = {
+    "_target_": "ldm.models.unet.UNet",
+    "in_channels": 3,
+    "out_channels": 3,
+    "channels": [4],
+    "attention": ["none"],
+    "num_heads": 1,
+    "norm_groups": 2,
+}
 FAST = ["threads=1", "num_inference_steps=2"]
 
 
@@ -159,6 +171,40 @@ def test_a_recipe_runs_nothing_and_is_checked(text, says, folder, capsys):
     assert main(["replay=a.png", "output=b.png", "threads=1"]) == 2
     assert says in capsys.readouterr().err
     assert sorted(p.name for p in folder.iterdir()) == ["a.png"]
+
+
+def test_an_unconditional_model_takes_a_number_of_images(folder, capsys):
+    config = {
+        "autoencoder": {"_target_": "ldm.models.identity.IdentityAutoencoder"},
+        "text_encoder": {"_target_": "ldm.models.text_encoder.NullTextEncoder"},
+        "backbone": UNCONDITIONAL,
+        "diffusion": diffusion_node({"_target_": "ldm.diffusion.schedule.cosine"}, "Epsilon"),
+        "sampling": sampling_node({"_target_": "ldm.diffusion.timesteps.trailing", "_partial_": True}, 1.0),
+        "image_size": 8,
+    }
+    nets = {name: construct(config[name], name) for name in ("autoencoder", "text_encoder", "backbone")}
+    save_model("m.safetensors", nets, config)
+    line = ["checkpoint=m.safetensors", "seed=4", *FAST]
+    assert main([*line, "num_images=3", "output=a.png"]) == 0
+    assert main([*line, "num_images=1", "output=b.png"]) == 0
+    assert sorted(path.name for path in folder.glob("*.png")) == [
+        "a-0000.png",
+        "a-0001.png",
+        "a-0002.png",
+        "b.png",
+    ]
+    assert (pixels("a-0000.png") == pixels("b.png")).all()
+    assert main(["replay=a-0001.png", "output=c.png", "threads=1"]) == 0
+    assert (pixels("c.png") == pixels("a-0001.png")).all()
+    capsys.readouterr()
+    for wrong, says in (
+        ([], "prompt: give either"),
+        (["num_images=0"], "num_images: must be at least 1, got 0"),
+        (["prompt=x", "num_images=2"], "prompt: give either"),
+        (["prompt=x"], "prompt: must be left out for an unconditional model (give num_images), got 'x'"),
+    ):
+        assert main([*line, *wrong, "output=d.png"]) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_ranks_share_the_prompts_of_a_file(folder, monkeypatch):

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_module
 
 from ldm.cli.config import build, plain
 from ldm.cli.constraints import check_constraints
+from ldm.cli.null_groups import default_options
 from ldm.cli.resolvers import register_resolvers
 from ldm.cli.train import SUPPLIED
 from ldm.utils.construct import check
@@ -28,6 +29,7 @@ COMPANIONS = {
     "experiment/sd_scale": ["data.shards=shards.tar"],
     "experiment/sd_scale_512": ["data.shards=shards.tar", "init_checkpoint=model.safetensors"],
     "first_stage/sd": ["autoencoder=sd", "text_encoder=clip", "backbone=sd15"],
+    "data/buckets/aspect": ["data=laion", "data.shards=shards.tar", "task.cache_latents=false"],
     "data/latents": ["data.folder=latents", "first_stage.checkpoint=model.safetensors"],
     "guidance/autoguidance": ["weak_checkpoint=early.ckpt"],
     "text_encoder/clip": ["backbone=sd15"],
@@ -35,34 +37,15 @@ COMPANIONS = {
     "text_encoder/class": ["backbone.context_dim=null"],
     "text_encoder/none": ["backbone.context_dim=null", "backbone.pooled_dim=null"],
 }
-GROUPS = [
-    "adapters",
-    "autoencoder",
-    "backbone",
-    "callbacks",
-    "data",
-    "debug",
-    "ema",
-    "evaluation",
-    "experiment",
-    "first_stage",
-    "guidance",
-    "logger",
-    "lr_schedule",
-    "optimizer",
-    "prediction",
-    "schedule",
-    "scheduler",
-    "task",
-    "text_encoder",
-    "thresholding",
-    "time_draws",
-    "time_sampling",
-    "timesteps",
-    "trainer",
-    "weighting",
-]
-OPTIONS = [f"{group}/{path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+# Groups of commands other than ldm-train; of hydra, settings of Hydra itself.
+OTHER_COMMANDS = {"cluster", "mode"}
+GROUPS = sorted(
+    str(folder.relative_to(CONF))
+    for folder in CONF.rglob("*")
+    if folder.is_dir() and any(folder.glob("*.yaml")) and folder.relative_to(CONF).parts[0] != "hydra"
+)
+FILES = [f"{group}/{path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+OPTIONS = [option for option in FILES if option.partition("/")[0] not in OTHER_COMMANDS]
 EXPERIMENTS = [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))]
 
 
@@ -74,12 +57,23 @@ def composed(*overrides):
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_passes_the_checks(option):
-    cfg = composed(option.replace("/", "="), *COMPANIONS.get(option, []))
+    group, _, name = option.rpartition("/")
+    cfg = composed(f"{group}={name}", *COMPANIONS.get(option, []))
     check(plain(cfg), supplied=SUPPLIED)
     check_constraints(cfg)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+def test_every_group_is_one_of_a_command():
+    commands = {path.stem for path in CONF.glob("*.yaml")}
+    chosen = {group for command in commands for group in default_options(command)}
+    assert {group for group in GROUPS if "/" not in group} <= chosen
+
+
+def test_companions_are_of_options_that_exist():
+    assert COMPANIONS.keys() <= set(OPTIONS)
+
+
+@pytest.mark.parametrize("option", FILES)
 def test_group_files_are_short(option):
     assert len((CONF / f"{option}.yaml").read_text().splitlines()) <= 34
 
@@ -127,11 +121,6 @@ def test_the_decay_of_the_learning_rate_ends_with_the_training(name, changes):
         assert cfg.task.lr_schedule == cfg.lr_schedule
     if (stage := cfg.first_stage).task is not None:
         assert stage.task.lr_schedule.total_images == stage.max_steps * stage.data.batch_size
-
-
-def test_a_profiled_run_decays():
-    cfg = composed("experiment=emoji", "debug=profile")
-    assert cfg.lr_schedule.total_images == 100 * cfg.data.batch_size
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
+import torch
 
 from ldm.cli.compose import compose
+from ldm.training.latent_diffusion import LatentDiffusion
+from ldm.training.run import facts
 
 SHORT = ["experiment=tiny", "threads=1", "trainer.max_steps=2", "first_stage.max_steps=2"]
 SHORT += ["sampling.num_inference_steps=1", "~callbacks.validation", "prompts=[red circle]"]
@@ -58,6 +62,20 @@ def test_the_summary_says_how_to_sample(finished):
     assert facts["latent_diffusion"]["steps"] == 2
     assert facts["sample_command"].startswith(f"ldm-sample checkpoint={finished}/here/model.safetensors ")
     assert list(facts["timings"]) == ["autoencoder", "latent diffusion", "samples and scores"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "argument"), [(16, "num_images=16"), (["red circle", "blue square"], 'prompt="red circle"')]
+)
+def test_the_command_to_sample_is_one_that_the_model_takes(prompts, argument):
+    """An unconditional model has a number of images where others have prompts, and takes no prompt."""
+    module = Mock(spec=LatentDiffusion, nets=torch.nn.Linear(2, 3))
+    config = {"prompts": prompts, "trainer": {"max_steps": 5}}
+    found = facts(module, None, config, "checkpoint=model.safetensors")
+    assert found == {
+        "latent_diffusion": {"parameters": 9, "steps": 5},
+        "sample_command": f"ldm-sample checkpoint=model.safetensors {argument}",
+    }
 
 
 def test_the_function_is_public_whether_or_not_its_module_was_imported():

@@ -110,8 +110,9 @@ def _job(
     from ldm.cli import jobs
     from ldm.cli.config import plain
     from ldm.cli.constraints import check_constraints
+    from ldm.cli.experiment_deltas import check_with_deltas
     from ldm.cli.unknown_keys import keys_of
-    from ldm.utils.construct import check, user_modules
+    from ldm.utils.construct import user_modules
 
     @functools.wraps(task)
     def job(cfg: "DictConfig") -> None:
@@ -121,7 +122,8 @@ def _job(
             with jobs.as_single_run(arguments), user_modules(arguments.config_dir):
                 quieten_other_ranks()
                 config = plain(cfg)
-                check(config, supplied=checks.supplied, unneeded=checks.unneeded)
+                expected = {"supplied": checks.supplied, "unneeded": checks.unneeded}
+                check_with_deltas(config, command, arguments, **expected)
                 check_constraints(cfg)
                 task(config)
         except (KeyboardInterrupt, SystemExit) as error:

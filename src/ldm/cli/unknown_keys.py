@@ -21,7 +21,7 @@ def check_unknown(error: Exception, command: str, arguments: Namespace) -> None:
     if (advice := synonym(command, key, value)) is not None:
         raise UserError(f"{key}: {advice}") from error
     kept = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
-    config = _composed(arguments.config_name or command, kept, arguments.config_dir)
+    config = composed(arguments.config_name or command, kept, arguments.config_dir)
     raise UserError(f"{key}: unknown key{_advice(key, config, command)}") from error
 
 
@@ -40,8 +40,8 @@ def _advice(key: str, config: dict[str, Any], command: str) -> str:
     return hint or f"; ldm-{command} --help lists the keys"
 
 
-def _composed(command: str, overrides: list[str], config_dir: str | None) -> dict[str, Any]:
-    """The config without the override; without any if another one is wrong, too."""
+def composed(command: str, overrides: list[str], config_dir: str | None) -> dict[str, Any]:
+    """The config with the overrides, or without any if one is wrong; interpolations are left as they are."""
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 

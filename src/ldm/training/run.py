@@ -113,9 +113,7 @@ def facts(
     bad_samples = {"bad_samples": data.bad_samples.by_cause()} if isinstance(data, ShardData) else {}
     parameters = sum(p.numel() for p in module.nets.parameters())
     prompts = config["prompts"]
-    first = (
-        f'prompt="" num_images_per_prompt={prompts}' if isinstance(prompts, int) else f'prompt="{prompts[0]}"'
-    )
+    first = f"num_images={prompts}" if isinstance(prompts, int) else f'prompt="{prompts[0]}"'
     return bad_samples | {
         "latent_diffusion": {"parameters": parameters, "steps": int(config["trainer"]["max_steps"])},
         "sample_command": f"ldm-sample {sample_arguments} {first}",
