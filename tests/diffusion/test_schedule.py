@@ -70,7 +70,7 @@ def test_first_interval_has_linear_sigma_over_alpha(schedule):
 
 
 def test_the_spread_is_that_of_noisy_data_of_unit_variance(schedule):
-    t = torch.linspace(-1, num_train_timesteps - 1, 999)
+    t = torch.linspace(-1, schedule.num_train_timesteps - 1, 999)
     alpha, sigma = schedule(t, 1)
     torch.testing.assert_close(
         alpha.square() + sigma.square(), schedule.spread(t, 1).square(), rtol=5e-7, atol=0
@@ -124,11 +124,11 @@ def test_time_and_log_snr_are_inverse(schedule):
 
 def test_infinite_log_snr_has_a_time(schedule):
     t = schedule.time(torch.tensor([math.inf, -math.inf]))
-    assert t.tolist() == [-1.0, num_train_timesteps - 1.0]
+    assert t.tolist() == [-1.0, schedule.num_train_timesteps - 1.0]
 
 
 def test_times_outside_the_schedule_are_nan(schedule):
-    t = torch.tensor([-1.01, num_train_timesteps - 0.99])
+    t = torch.tensor([-1.01, schedule.num_train_timesteps - 0.99])
     assert all(x.isnan().all() for x in schedule(t, 1))
 
 
