@@ -3,7 +3,7 @@
 import pytest
 
 from ldm.checkpoints.keymaps import DIFFUSERS, ORIGINAL
-from ldm.checkpoints.names import in_single_file, theirs, unused
+from ldm.checkpoints.names import in_single_file, theirs
 
 NODE = {"channels": [320, 640, 1280, 1280], "layers_per_block": 2, "attention": ["cross"] * 3 + ["none"]}
 
@@ -35,10 +35,3 @@ def test_published_names_of_the_unet(key: str, diffusers: str, original: str):
 def test_a_name_without_a_place_is_named():
     with pytest.raises(ValueError, match=r"positions of the backbone has no place"):
         theirs("backbone", NODE, ["positions"], DIFFUSERS)
-
-
-def test_statistics_of_training_belong_to_no_component():
-    assert unused("model_ema.decay")
-    assert unused("betas")
-    assert not unused("model.diffusion_model.out.2.bias")
-    assert not unused("first_stage_model.surprise")

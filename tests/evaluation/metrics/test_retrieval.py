@@ -1,7 +1,6 @@
 import pytest
 from PIL import Image
 
-from ldm.evaluation.metrics.references import ReferenceData
 from ldm.evaluation.metrics.retrieval import Retrieval
 
 
@@ -35,8 +34,3 @@ def test_a_limit_takes_captions_evenly(emoji, sampler, folder):
 def test_a_limit_below_one_is_refused():
     with pytest.raises(ValueError, match="limit must be null or at least 1, got 0"):
         Retrieval(limit=0)
-
-
-def test_data_without_references_lack_the_protocol(emoji):
-    assert isinstance(emoji, ReferenceData)
-    assert not isinstance(object(), ReferenceData)
