@@ -48,7 +48,7 @@ SMALL = {
         "sampling.num_inference_steps=1",
     ],
     "ldm-sample": ["num_inference_steps=2"],
-    "ldm-plan": ["data.batch_size=16", "first_stage.data.batch_size=16"],
+    "ldm-plan": ["data.batch_size=16"],
 }
 
 

@@ -64,7 +64,7 @@ def noises(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def draw(pipeline: Any, purpose: str, seed: int = 3) -> Tensor:
     """What our pipelines draw for the first image of a call."""
-    shape = pipeline.latent_shape(SIZE, SIZE)
+    shape = pipeline.sampler.latent_shape(SIZE, SIZE)
     return random.normal(seed, purpose, torch.zeros(1, dtype=torch.int64), 0, shape)
 
 

@@ -1,4 +1,4 @@
-"""Says in one line what went wrong, and whether it was the user's mistake (exit 2) or a failure (exit 1)."""
+"""One line and an exit status for an error: a mistake of the user (2), a failure (1), or a bug (traceback)."""
 
 import re
 import sys

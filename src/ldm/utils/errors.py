@@ -66,7 +66,10 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     """
     options = list(options)
     last = word.rpartition(".")[2]
-    near = [o for o in options if o.rpartition(".")[2] == last] or difflib.get_close_matches(word, options, 1)
+    near = [o for o in options if o.rpartition(".")[2] == last]
+    if not near:  # a common prefix alone makes no name near
+        close = difflib.get_close_matches(word, options, 1)
+        near = [o for o in close if difflib.get_close_matches(last, [o.rpartition(".")[2]], 1, cutoff=0.5)]
     if not near:
         parts = {o.rpartition(".")[2]: o for o in options}
         near = [parts[p] for p in difflib.get_close_matches(last, parts, 1, cutoff=0.75)]

@@ -66,7 +66,7 @@ class Line:
             self.lost(what)
 
     def leave(self) -> None:
-        """Says good-bye: the end of the connection means nothing from now on."""
+        """Announces a regular end, after which a closed connection means no failure."""
         self._closing.set()
         self.say(LEFT)
 
@@ -118,7 +118,7 @@ class Heartbeats:
             connection.close()
 
     def _lost(self, what: str) -> None:
-        """Tells the others and ends this process."""
+        """Notifies the other ranks and ends this process."""
         if not self._ending.acquire(blocking=False):
             return
         log.error("%s: %s ends, too", what, self._me)
@@ -129,14 +129,14 @@ class Heartbeats:
         os._exit(1)
 
     def fail(self) -> None:
-        """Tells the others that this rank has failed, unless one of them has died, which then ends it."""
+        """Notifies the other ranks of this rank's failure, unless one of them has died, which then ends it."""
         threading.Event().wait(2.0)
         for line in self._lines:
             line.say(LOST + f"{self._me} has failed".encode())
         self.leave()
 
     def leave(self) -> None:
-        """Says good-bye."""
+        """Announces a regular end."""
         for line in self._lines:
             line.leave()
 
@@ -163,14 +163,14 @@ class Watchdog(pl.Callback):
             self._heartbeats = Heartbeats(*about)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Says good-bye."""
+        """Announces a regular end."""
         if self._heartbeats is not None:
             self._heartbeats.leave()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Tells the other ranks, unless they are interrupted, too."""
+        """Notifies the other ranks, unless they are interrupted as well."""
         if self._heartbeats is not None and not isinstance(exception, KeyboardInterrupt):
             self._heartbeats.fail()
         self.teardown(trainer, pl_module, "fit")
