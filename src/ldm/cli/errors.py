@@ -1,4 +1,4 @@
-"""One line and an exit status for an error: a mistake of the user (2), a failure (1), or a bug (traceback)."""
+"""One line and an exit status for an error: a mistake of the user (2), a failure (1), a bug (traceback)."""
 
 import re
 import sys

@@ -129,7 +129,7 @@ class Heartbeats:
         os._exit(1)
 
     def fail(self) -> None:
-        """Notifies the other ranks of this rank's failure, unless one of them has died, which then ends it."""
+        """Notifies the other ranks of this rank's failure, unless a dead one ends it first."""
         threading.Event().wait(2.0)
         for line in self._lines:
             line.say(LOST + f"{self._me} has failed".encode())
