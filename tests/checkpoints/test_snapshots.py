@@ -81,7 +81,7 @@ def test_a_budget_is_that_of_all_files_and_one_being_written() -> None:
     tensors = [torch.empty(10**6, dtype=torch.float16, device="meta")]
     size = HEADER + ENTRY + 2 * 10**6
     assert room_within(7.5 * size, tensors) == 6
-    with pytest.raises(ValueError, match=r"at least 0\.00813, 4 snapshots of 0\.00203 GB, got 0\.001 "):
+    with pytest.raises(ValueError, match=r"at least 0\.00813, 4 snapshots of 0\.00203 GB, got 0\.001"):
         room_within(1e6, tensors)
 
 

@@ -107,5 +107,5 @@ def test_a_folder_without_a_whole_checkpoint_is_no_model(tmp_path: Path):
 
 @pytest.mark.parametrize(("name", "keep", "every"), [("keep", 0, None), ("milestone_every", 1, 0)])
 def test_impossible_numbers_are_refused(tmp_path: Path, name: str, keep: int, every: int | None):
-    with pytest.raises(ValueError, match=rf"callbacks\.checkpoint\.{name}"):
+    with pytest.raises(ValueError, match=name):
         CheckpointStore(tmp_path, keep, every)

@@ -26,6 +26,7 @@ def shards(tmp_path_factory):
 
 def run(folder, shards, steps, *more):
     small = ["experiment=tiny", "threads=1", "trainer.log_every_n_steps=1", "evaluation=prompts"]
+    small += ["lr_schedule.total_images=1200"]  # the same schedule however long the run
     first = ["first_stage.max_steps=1", "first_stage.data.batch_size=4", "sampling.num_inference_steps=1"]
     data = ["data=laion", f"data.shards={shards}/*.tar", "data.batch_size=4", "data.image_size=16"]
     buckets = ["data.buckets=[[16,24],[24,16],[16,16]]", "data.num_workers=0", "task.cache_latents=false"]
@@ -50,8 +51,8 @@ def test_a_run_on_buckets_that_was_stopped_ends_as_one_that_was_not(shards, tmp_
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ("data.buckets=[[16,20]]", "data.buckets: autoencoder and backbone halve the sides 3 times, got 20"),
-        ("data.buckets=[[16,16],[16,16]]", "data: buckets must be different sizes"),
+        ("data.buckets=[[16,20]]", "data.buckets: must be [height, width] in multiples of 8, got [16, 20]"),
+        ("data.buckets=[[16,16],[16,16]]", "data.buckets: must be different sizes"),
         ("backbone.position_size=4", "backbone.position_size: must be null where data.buckets"),
     ],
 )

@@ -18,6 +18,7 @@ SHORT = [
     "first_stage.max_steps=2",
     "trainer.max_steps=40",
     "evaluation=prompts",
+    "lr_schedule.total_images=1200",  # the same schedule however long the run
     "sampling.num_inference_steps=2",
     "callbacks.checkpoint.every_n_steps=7",
     "callbacks.ema.every_n_images=24",
@@ -110,7 +111,7 @@ def test_ldm_sample_reads_it(finished, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["sigma_rel=0.5"], "sigma_rel must be in (0, 0.2887), got 0.5"),
+        (["sigma_rel=0.5"], "sigma_rel: must be in (0, 0.2887), got 0.5"),
         (["sigma_rel=0.004"], "sigma_rel: 0.004 at 480 images is out of reach of the 40 averages kept"),
         (["sigma_rel=wide"], "sigma_rel: must be a number, got 'wide'"),
         (
@@ -118,7 +119,7 @@ def test_ldm_sample_reads_it(finished, tmp_path):
             "images: no snapshot at 7; there are some at 24, 48, 72, 96, ..., 432, 456, 480",
         ),
         (["sigma_rel=0.1", "run=/no/where"], "run: no directory at /no/where"),
-        (["sigma_rel=0.1", "dtype=int8"], "dtype must be one of"),
+        (["sigma_rel=0.1", "dtype=int8"], "dtype: must be one of"),
         (["sigma_rel=0.1", "output=a.ckpt"], "output: must end in .safetensors"),
         (["sigma_rell=0.1"], "did you mean 'sigma_rel'"),
         ([], "sigma_rel: needs a value"),
@@ -164,7 +165,7 @@ def test_a_budget_that_is_too_small_is_one_line_and_status_2(finished, tmp_path,
     small = "callbacks.ema.budget_gigabytes=0.001"
     assert train.main([*SHORT, given, f"hydra.run.dir={tmp_path}/run", small]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "budget_gigabytes must be at least 0.00" in last
+    assert "budget_gigabytes: must be at least 0.00" in last
     assert not (tmp_path / "run" / "ema").exists()
 
 
@@ -176,7 +177,7 @@ def test_other_averages_than_those_of_the_checkpoint_are_refused(finished, tmp_p
         steps = "trainer.max_steps=41"
         assert train.main([*SHORT, *given, resume, steps, f"hydra.run.dir={tmp_path}/run", *changes]) == 2
         last = capsys.readouterr().err.strip().splitlines()[-1]
-        assert "power_ema cannot change while a run goes on: the checkpoint has [0.05, 0.1], got" in last
+        assert "power_ema: cannot change while a run goes on: the checkpoint has [0.05, 0.1], got" in last
 
 
 def test_the_config_in_a_snapshot_is_plain_and_says_its_step(finished):

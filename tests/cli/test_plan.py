@@ -134,7 +134,7 @@ def test_one_device_has_nothing_to_exchange_and_both_stages_are_planned(capsys):
         (["cluster=nothing"], "cluster=nothing: no such option"),
         (["cluster.mfuu=0.1"], "did you mean 'cluster.mfu'"),
         (["backbone.in_channels=5"], "backbone.in_channels: must equal autoencoder.latent_channels=8, got 5"),
-        (["trainer.precision=bf16-true"], "precision must be one of"),
+        (["trainer.precision=bf16-true"], "precision: must be one of"),
         (["json=README.md"], "json: README.md exists"),
     ],
 )

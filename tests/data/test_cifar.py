@@ -104,7 +104,7 @@ def test_a_damaged_archive_is_an_error(tmp_path, archive):
     ("download", "words"), [(True, "nor could it be fetched"), (False, "nor may it be fetched")]
 )
 def test_without_data_and_network_the_error_says_what_to_do(tmp_path, download, words):
-    with pytest.raises(FileNotFoundError, match=rf"neither in {tmp_path}/a {words}.*data\.root") as error:
+    with pytest.raises(FileNotFoundError, match=rf"neither in {tmp_path}/a {words}") as error:
         load(tmp_path / "a", download=download).held()
     assert "\n" not in str(error.value)
 

@@ -94,7 +94,7 @@ def test_clip_names_arguments_out_of_range(clip: Any, options: dict[str, Any], m
         ({"model_name": "ViT-Q-99"}, r"'ViT-Q-99'"),
         ({"model_name": "xlm-roberta-base-ViT-B-32"}, r"own text tower"),
         ({"pretrained": "absent"}, r"one of .*'openai'.*got 'absent'"),
-        ({"quick_gelu": False}, r"must be True for .*'openai' of ViT-L-14, got False .*quick_gelu\)"),
+        ({"quick_gelu": False}, r"quick_gelu must be True for .*'openai' of ViT-L-14, got False"),
     ],
 )
 def test_clip_names_unknown_models_and_weights(clip: Any, options: dict[str, Any], message: str):
@@ -109,9 +109,7 @@ def test_clip_without_a_network_is_one_clear_error(clip: Any, monkeypatch: pytes
         raise ConnectionError("no network")
 
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
-    with pytest.raises(
-        FileNotFoundError, match=r"'openai' of ViT-L-14 .*\(ConnectionError\).*text_encoder\.pretrained"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"'openai' of ViT-L-14 .*\(ConnectionError\)"):
         clip(model_name="ViT-L-14", pretrained="openai")
 
 

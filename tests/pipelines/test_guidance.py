@@ -126,7 +126,7 @@ def test_a_net_without_attention_in_its_middle_cannot_be_perturbed(
 ):
     pipeline = pipeline_of(stable_diffusion, "sd1")
     pipeline.backbone.mid.attentions = torch.nn.ModuleList()
-    with pytest.raises(ValueError, match=r"no mid attention to perturb \(guidance"):
+    with pytest.raises(ValueError, match=r"PAG perturbs the attention of the middle block"):
         pipeline("a cat", guidance=PAG(), **FAST)
 
 

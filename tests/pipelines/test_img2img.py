@@ -104,7 +104,7 @@ def test_arguments_out_of_range_are_named(
 
 def test_other_things_than_images_are_refused():
     with pytest.raises(
-        TypeError, match=r"image must be a PIL image, a list of them or a tensor, got 'in\.png'"
+        ValueError, match=r"image must be a PIL image, a list of them or a tensor, got 'in\.png'"
     ):
         as_tensor("in.png", "image", torch.device("cpu"))
 

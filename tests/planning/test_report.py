@@ -50,5 +50,5 @@ def test_the_fastest_that_fits_is_given_as_overrides():
 def test_plans_that_do_not_fit_are_listed(count):
     lines = verdicts(CLUSTER, [planned(largest=0)] * count)
     assert len(lines) == count + 1
-    assert lines[0].startswith("DDP does not fit: needs 1.5 GiB of 8.0 GiB")
+    assert lines[0].startswith("DDP does not fit: needs 1.50 GiB of 8.00 GiB")
     assert lines[-1] == "nothing fits"

@@ -55,11 +55,11 @@ BROKEN = [
     ),
     (
         {"sampling.guidance": {"_target_": "ldm.guidance.pag.PAG"}, "backbone.mid_attention": "none"},
-        "sampling.guidance: guidance PAG needs pag, which this model does not have; use guidance=cfg",
+        "sampling.guidance: guidance must be a rule that this UNet supports, got PAG, which needs pag",
     ),
     (
         {"sampling.guidance": {"_target_": "ldm.guidance.autoguidance.Autoguidance"}},
-        "sampling.guidance: guidance Autoguidance needs weak_checkpoint, which this model does not have",
+        "sampling.guidance: guidance must be a rule that this UNet supports, got Autoguidance, which needs weak",
     ),
     (
         {"task.caption_dropout": 0.0, "sampling.guidance_scale": 3.0},

@@ -152,7 +152,7 @@ def check_sampling(nets: Parts, config: Mapping[str, Any]) -> None:
     if rule is None:
         return
     try:
-        check_guidance(rule, scale, nets.backbone, None, weak=config["weak_checkpoint"] is not None)
+        check_guidance(rule, float(scale), nets.backbone, None, weak=config["weak_checkpoint"] is not None)
     except ValueError as error:
         raise with_key(error, "sampling.guidance", ()) from error
     dropout = config["task"]["caption_dropout"]

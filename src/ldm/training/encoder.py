@@ -56,6 +56,10 @@ class Encoder:
         Raises: ValueError if the data were encoded by other nets than those of the run.
         """
         self.autoencoder.to(device)
+        self.read(data, text_encoder, device)
+
+    def read(self, data: Any, text_encoder: TextEncoder, device: torch.device) -> None:
+        """As `attach`, for an autoencoder that is on its device."""
         if hasattr(data, "verify"):
             data.verify(self.autoencoder, text_encoder)
             self.encoded = True

@@ -45,7 +45,7 @@ def load_initial(config: dict[str, Any]) -> LoadedModel | None:
 
 def configured_prediction(config: dict[str, Any]) -> str | None:
     """The prediction type of the config, for original files of 2.x, which do not record it."""
-    if not (config["backbone"] or {}).get("linear_projection"):
+    if not (config.get("backbone") or {}).get("linear_projection"):
         return None
     target = str(config["diffusion"]["prediction"]["_target_"]).rpartition(".")[2]
     return next((word for word, name in PREDICTIONS.items() if name == target), None)

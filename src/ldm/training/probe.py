@@ -132,7 +132,7 @@ class DiffusionProbe:
         encoder, text = self.module.encoder, self.module.text_encoder(self.module.nets)
         encoder.caption_dropout = 0.0  # which ones are dropped depends on values
         if self.precomputed or encoder.cache is not None:
-            encoder.attach(EncodedData(self._embeddings(1)), text, torch.device("cpu"))
+            encoder.read(EncodedData(self._embeddings(1)), text, torch.device("cpu"))
 
     def batch(self, size: int) -> dict[str, Any]:
         """Images or latents, captions or embeddings."""

@@ -27,5 +27,5 @@ def test_outside_of_slurm_and_under_torchrun_lightning_looks_for_itself(variable
 
 
 def test_tasks_that_are_not_the_ranks_are_refused():
-    with pytest.raises(ValueError, match=r"4 tasks for trainer\.devices=1 x trainer\.num_nodes=1: give srun"):
+    with pytest.raises(ValueError, match=r"4 tasks for devices=1 x num_nodes=1: give srun"):
         environment(1, 1, STEP)

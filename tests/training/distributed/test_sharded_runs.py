@@ -43,6 +43,7 @@ def train(kills, tmp_path_factory):
         "callbacks.samples.every_n_steps=3",
         "callbacks.validation.every_n_steps=3",
         "callbacks.validation.batch_size=3",
+        "evaluation=[prompts,retrieval]",
         "evaluation.retrieval.limit=12",
     ]
 
