@@ -8,7 +8,6 @@ from PIL import Image
 
 from ldm import Text2ImagePipeline
 from ldm.cli import sample, train
-from ldm.schedulers import DDIM
 
 SOLVER = '''
 from dataclasses import dataclass
@@ -77,8 +76,11 @@ def test_modules_elsewhere_are_refused(folder, capsys):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")
-def test_training_draws_its_grids_with_it_and_the_model_goes_without(folder):
+def test_training_draws_its_grids_with_it_and_the_model_names_it(folder):
     short = ["experiment=tiny", "threads=1", "trainer.max_steps=2", "first_stage.max_steps=2"]
     assert train.main([*short, "hydra.run.dir=run", "--config-dir=mine", "scheduler=half"]) == 0
     assert Path("run/samples/prompts.png").is_file()
-    assert Text2ImagePipeline.from_pretrained("run/model.safetensors").sampling["scheduler"] == DDIM()
+    pipeline = Text2ImagePipeline.from_pretrained("run/model.safetensors", modules="mine")
+    assert type(pipeline.sampler.defaults["scheduler"]).__name__ == "HalfStep"
+    with pytest.raises(ValueError, match=r"halfstep.*--config-dir"):
+        Text2ImagePipeline.from_pretrained("run/model.safetensors")

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from ldm.cli import train
-from ldm.planning import dry_run
 
 TINY = ["experiment=tiny", "threads=1", "debug=dry"]
 SHARDS = [
@@ -35,22 +34,6 @@ def shard(path, captions, image=None):
                 info = tarfile.TarInfo(f"{i:04d}.{name}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def remembered():
-    """A step of one net in one setting is made once."""
-    known, make = {}, dry_run.simulate
-
-    def remember(module, setting, image_size, batches):
-        key = (module.__qualname__, setting, image_size, batches)
-        if key not in known:
-            known[key] = make(module, setting, image_size, batches)
-        return known[key]
-
-    dry_run.simulate = remember
-    yield
-    dry_run.simulate = make
 
 
 @pytest.fixture
@@ -160,7 +143,7 @@ def test_recomputed_blocks_keep_fewer_activations(here, capsys):
 
 def test_adapters_and_their_frozen_base_are_counted(here, capsys):
     (here / "base.safetensors").touch()
-    given = ["adapters=lora", "init_checkpoint=base.safetensors", "first_stage=none", "autoencoder=tiny"]
+    given = ["adapters=lora", "init_checkpoint=base.safetensors", "averages=null"]
     assert train.main([*TINY, *given]) == 0
     lines = capsys.readouterr().out
     assert "latent diffusion, 32-true" in lines

@@ -59,7 +59,7 @@ BROKEN = [
     ),
     (
         {"sampling.guidance": {"_target_": "ldm.guidance.autoguidance.Autoguidance"}},
-        "sampling.guidance: guidance must be a rule that this UNet supports, got Autoguidance, which needs weak",
+        "sampling.guidance: guidance must be a rule that this UNet supports, got Autoguidance, which",
     ),
     (
         {"task.caption_dropout": 0.0, "sampling.guidance_scale": 3.0},

@@ -71,7 +71,7 @@ def probed(module, precomputed=False):
 
 
 def losses(probe):
-    return [(index, float(loss)) for index, loss in probe.losses(probe.batch(2))]
+    return [(index, loss.item()) for index, loss in probe.losses(probe.batch(2))]
 
 
 def test_a_step_of_a_diffusion_model_has_one_loss():

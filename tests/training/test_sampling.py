@@ -24,7 +24,7 @@ def test_the_grid_of_a_checkpoint_is_what_ldm_sample_draws_from_it(tmp_path: Pat
         "scheduler=ddpm",
     ]
     named = f"prompts=[{','.join(PROMPTS)}]"
-    seeds = ["evaluation=prompts", "evaluation.prompts.seed=5"]
+    seeds = ["evaluation=prompts", "callbacks.samples.seed=5"]
     assert train.main([*line, named, *seeds, f"hydra.run.dir={run}"]) == 0
     checkpoint = run / "checkpoints" / "step_00000002" / "state.ckpt"
     asked = [f"checkpoint={checkpoint}", f"prompts={text}", "seed=5", f"output={tmp_path / 'images'}"]

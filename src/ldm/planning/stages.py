@@ -52,7 +52,8 @@ def stages_of(config: Mapping[str, Any]) -> list[Stage]:
     check_model(config)
     first, task, precision = config["first_stage"], config["task"], config["trainer"]["precision"]
     stages = []
-    if first["task"] is not None and first["checkpoint"] is None:
+    base_has_it = config.get("adapters") is not None  # adapters are for all of init_checkpoint
+    if first["task"] is not None and first["checkpoint"] is None and not base_has_it:
         stages.append(
             Stage(
                 name="autoencoder",

@@ -44,6 +44,7 @@ def train(kills, tmp_path_factory):
         "callbacks.validation.every_n_steps=3",
         "callbacks.validation.batch_size=3",
         "evaluation=[prompts,retrieval]",
+        "lr_schedule.total_images=1200",
         "evaluation.retrieval.limit=12",
     ]
 
