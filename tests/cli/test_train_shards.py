@@ -95,4 +95,3 @@ def test_too_many_bad_samples_end_the_run_in_one_line(workers, spoiled, first_st
     assert run(tmp_path / "run", spoiled, first_stage, *more) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ldm-train: ")]
     assert "samples cannot be used, and max_bad_fraction is 0.05: {'no caption': " in line
-    assert line.endswith("(data.max_bad_fraction)")
