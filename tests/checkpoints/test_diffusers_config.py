@@ -210,5 +210,5 @@ def test_what_our_nets_do_not_have_is_named(make: Any, given: dict[str, Any], sa
     ],
 )
 def test_nets_of_another_topology_have_no_place_in_diffusers(make: Any, change: dict[str, Any]):
-    with pytest.raises(ValueError, match="topology|backbone"):
+    with pytest.raises(ValueError, match=r"topology|backbone"):
         make(words.backbone_node(UNET_1) | change)
