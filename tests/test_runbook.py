@@ -35,17 +35,20 @@ LINES = [
     if language == "sh"
     for line in text.splitlines()
 ]
-SMALL_NETS = [
+SMALL_AUTOENCODER = ["autoencoder.channels=[32, 32, 32, 32]", "autoencoder.layers_per_block=1"]
+SMALL_TEXT_ENCODER = [
     "text_encoder.width=32",
     "text_encoder.layers=1",
     "text_encoder.num_heads=1",
     "text_encoder.pretrained=null",
+]
+SMALL_NETS = [
+    *SMALL_TEXT_ENCODER,
     "backbone.channels=[32, 64]",
     "backbone.attention=[cross, none]",
     "backbone.layers_per_block=1",
     "backbone.context_dim=32",
-    "autoencoder.channels=[32, 32, 32, 32]",
-    "autoencoder.layers_per_block=1",
+    *SMALL_AUTOENCODER,
 ]
 SMALL_RUN = [
     "trainer=cpu",
@@ -95,9 +98,10 @@ def in_miniature(command, arguments):
     kept = [a for a in arguments if not a.startswith(gpus)]
     if command == "ldm-train":
         size = "data.image_size=64" if "experiment=sd_scale" not in arguments else "data.image_size=32"
-        first = SMALL_FIRST if "experiment=sd_autoencoder" in arguments else []
+        first = "experiment=sd_autoencoder" in arguments
+        nets = [*SMALL_AUTOENCODER, *SMALL_FIRST] if first else SMALL_NETS
         accumulate = 2 if any("sd_scale" in a for a in arguments) else 1
-        return [*kept, *SMALL_RUN, *SMALL_NETS, size, *first, f"trainer.accumulate_grad_batches={accumulate}"]
+        return [*kept, *SMALL_RUN, *nets, size, f"trainer.accumulate_grad_batches={accumulate}"]
     if command == "ldm-sample":
         return [*kept, "num_inference_steps=1", "height=64", "width=64", "threads=1"]
     if command == "ldm-plan":
@@ -105,9 +109,8 @@ def in_miniature(command, arguments):
         return [*kept, *SMALL_NETS, *small, "threads=1"]
     if "precompute" in arguments:
         own = ("data.image_size=", "data.num_workers=", "threads=")
-        small = [a for a in SMALL_NETS if a.startswith("text_encoder")]
         kept = [a for a in kept if not a.startswith(own)]
-        return [*kept, *small, "data.image_size=32", "data.num_workers=0", "threads=1"]
+        return [*kept, *SMALL_TEXT_ENCODER, "data.image_size=32", "data.num_workers=0", "threads=1"]
     if "bench" in arguments:
         kept = [a for a in kept if not a.startswith("data.image_size")]
         return [*kept, "data.image_size=16", "data.batch_size=2", "seconds=0.01"]

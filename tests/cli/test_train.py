@@ -251,8 +251,8 @@ def test_sample_grids_take_rules_and_weaker_nets(finished, tmp_path):
     for name, *more in (("apg",), ("interval",), ("autoguidance", f"weak_checkpoint={weak}")):
         assert run(tmp_path / name, f"guidance={name}", "sampling.guidance_scale=3", *short, *more) == 0
         assert (tmp_path / name / "samples" / "prompts.png").is_file()
-    config = ldm.Text2ImagePipeline.from_pretrained(tmp_path / "apg" / "model.safetensors").sampling
-    assert config["guidance"] == APG()
+    pipeline = ldm.Text2ImagePipeline.from_pretrained(tmp_path / "apg" / "model.safetensors")
+    assert pipeline.sampler.defaults["guidance"] == APG()
 
 
 def test_eps_with_zero_terminal_snr_is_refused(tmp_path, capsys):

@@ -41,13 +41,17 @@ def _advice(key: str, config: dict[str, Any], command: str) -> str:
 
 
 def composed(command: str, overrides: list[str], config_dir: str | None) -> dict[str, Any]:
-    """The config with the overrides, or without any if one is wrong; interpolations are left as they are."""
+    """The config with the overrides; where one is wrong, with the options of groups only, or with none.
+
+    Interpolations are left as they are.
+    """
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from ldm.cli.hydra_internals import opened
 
-    for attempt in (overrides, []):
+    options = [override for override in overrides if "." not in override.partition("=")[0]]
+    for attempt in (overrides, options, []):
         with contextlib.suppress(Exception), opened(command, config_dir, plain_keys(command)) as hydra:
             config = hydra.compose_config(
                 command, attempt, RunMode.MULTIRUN, validate_sweep_overrides=False, from_shell=False
