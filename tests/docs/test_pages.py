@@ -48,7 +48,11 @@ SMALL = {
         "sampling.num_inference_steps=1",
     ],
     "ldm-sample": ["num_inference_steps=2"],
-    "ldm-plan": ["data.batch_size=16", "trainer.accumulate_grad_batches=1", "backbone.channels=[32, 64, 64, 64]"],
+    "ldm-plan": [
+        "data.batch_size=16",
+        "trainer.accumulate_grad_batches=1",
+        "backbone.channels=[32, 64, 64, 64]",
+    ],
 }
 
 
