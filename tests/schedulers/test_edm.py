@@ -1,6 +1,7 @@
 """Euler, Heun and midpoint steps: options and churn."""
 
 import pytest
+import torch
 
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import trailing
@@ -36,3 +37,11 @@ def test_churn_outside_of_its_levels_is_none():
     assert some.std != plain.std
     louder = sampled_moments(Euler(churn=0.2, noise_scale=1.05), SCHEDULE, data, grid)
     assert louder.std > sampled_moments(Euler(churn=0.2), SCHEDULE, data, grid).std
+
+
+@pytest.mark.parametrize("churn", [0.1, 0.3, 0.37])
+def test_churn_raises_the_level_by_its_share_in_double_precision(churn):
+    t, x = torch.tensor([500.0], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    _, up = Euler(churn=churn).churned(SCHEDULE, x, t, t - 1, lambda t, s: x)
+    raised = torch.exp((SCHEDULE.log_snr(t) - SCHEDULE.log_snr(up)) / 2)
+    assert raised.item() == pytest.approx(1 + churn, rel=1e-13)

@@ -47,8 +47,21 @@ def test_no_grid_makes_a_multistep_rule_overshoot(solver, grid):
     assert found.error < 0.25
 
 
-def test_a_step_that_grows_threefold_takes_the_newest_estimate_only():
-    at = [torch.tensor([float(i)]) for i in (2, 1, 0)]
-    history = tuple(Estimate(a, a) for a in at)
-    assert steady(history, torch.tensor([2.9])) == history
-    assert steady(history, torch.tensor([3.1])) == history[:1]
+def estimates(*at):
+    return tuple(Estimate(torch.tensor([a]), torch.tensor([a])) for a in at)
+
+
+def test_a_step_that_grows_twofold_takes_the_newest_estimate_only():
+    history = estimates(0.2, 0.1)
+    assert steady(history, torch.tensor([0.19])) == history
+    assert steady(history, torch.tensor([0.21])) == history[:1]
+    assert steady((), torch.tensor([1.0])) == ()
+
+
+def test_a_third_estimate_needs_a_step_that_grows_less_and_is_not_far():
+    history = estimates(0.3, 0.2, 0.1, 0.0)
+    assert steady(history, torch.tensor([0.11])) == history
+    assert steady(history, torch.tensor([0.13])) == history[:2]
+    far = estimates(3.0, 2.3, 1.6, 0.9)
+    assert steady(far, torch.tensor([0.5])) == far[:3]
+    assert steady(far, torch.tensor([0.7])) == far[:2]

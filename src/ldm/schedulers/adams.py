@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ldm.schedulers.base import Denoise, Noise, NoiseSchedule, half_log_snr, levels, move
-from ldm.schedulers.multistep import History, lagrange_integrals, remember
+from ldm.schedulers.long_steps import trapezoid_helps
+from ldm.schedulers.multistep import Estimate, Path, lagrange_integrals, remember
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,13 @@ class Adams:
         x: Tensor,
         t: Tensor,
         s: Tensor,
-        state: History | None,
+        state: Path | None,
         noise: Noise,
-    ) -> tuple[Tensor, History]:
+    ) -> tuple[Tensor, Path]:
         """x_s / alpha_s = x_t / alpha_t + sum_j C_j eps_j (Eq. 14), C_j the integrals of Eq. 15."""
         found, lambda_t, lambda_s = denoise(x, t), half_log_snr(schedule, t, x), half_log_snr(schedule, s, x)
-        history = remember(state, lambda_t, found.eps, self.order)
+        past = None if state is None else state.through(x, found.eps)
+        history = remember(past, lambda_t, found.eps, self.order)
         x_s, (alpha_s, _) = move(schedule, x, found.x0, t, s), levels(schedule, s, x)
         if self.variable == "sigma":
             nodes = [torch.exp(-e.at) for e in history]
@@ -55,10 +57,10 @@ class Adams:
         elif bool(torch.isfinite(lambda_s).all()):
             weights = lagrange_integrals([-e.at for e in history], -lambda_t, -lambda_s, torch.exp)
         else:
-            return x_s, history
+            return x_s, Path(history, x_s)
         for weight, estimate in zip(weights[1:], history[1:], strict=True):
             x_s = x_s + (alpha_s * weight).to(x_s.dtype) * (estimate.value - found.eps)
-        return x_s, history
+        return x_s, Path(history, x_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +82,18 @@ class PLMS:
         x: Tensor,
         t: Tensor,
         s: Tensor,
-        state: tuple[Tensor, ...] | None,
+        state: Path | None,
         noise: Noise,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    ) -> tuple[Tensor, Path | None]:
         """DDIM's transfer (Eq. 11) of the mean slope (Eq. 12), of fewer estimates at the start."""
-        found, past = denoise(x, t), state or ()
-        x_s = move(schedule, x, found.x0, t, s)
+        found = denoise(x, t)
+        past = () if state is None else state.through(x, found.eps)
+        x_s, helps = move(schedule, x, found.x0, t, s), trapezoid_helps(schedule, t, s, x)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = levels(schedule, t, x), levels(schedule, s, x)
-        usable = (alpha_t > 0) & ((sigma_s > 0) | bool(past))
+        usable = (alpha_t > 0) & ((sigma_s > 0) & helps | bool(past))
         if not usable.any():
-            return x_s, ()
-        e = (found.eps, *past)
+            return x_s, None
+        e = (found.eps, *(estimate.value for estimate in past))
         mean = {
             1: lambda: (e[0] + denoise(x_s, s).eps) / 2,
             2: lambda: (3 * e[0] - e[1]) / 2,
@@ -98,4 +101,5 @@ class PLMS:
             4: lambda: (55 * e[0] - 59 * e[1] + 37 * e[2] - 9 * e[3]) / 24,
         }[len(e)]()
         width = torch.where(usable, sigma_s - alpha_s * sigma_t / alpha_t, 0.0)
-        return torch.where(usable, x_s + width * (mean - found.eps), x_s), e[:3]
+        x_s = torch.where(usable, x_s + width * (mean - found.eps), x_s)
+        return x_s, Path((Estimate(half_log_snr(schedule, t, x), found.eps), *past)[:3], x_s)

@@ -1,5 +1,6 @@
 """Euler, Heun and midpoint steps in sigma / alpha or along straight paths, with churn or ancestral noise."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,6 +19,7 @@ from ldm.schedulers.base import (
     renoise,
     time_between,
 )
+from ldm.schedulers.long_steps import midpoint_helps, trapezoid_helps
 
 MAX_CHURN = 2**0.5 - 1
 
@@ -57,7 +59,7 @@ class Churn:
         log_snr, high = schedule.log_snr(t), schedule.num_train_timesteps - 1
         sigma = torch.exp(-log_snr / 2)
         inside = (sigma >= self.churn_min) & (sigma <= (self.churn_max or torch.inf)) & torch.isfinite(sigma)
-        factor = 2 * torch.log1p(torch.where(inside, self.churn, 0.0).to(log_snr))
+        factor = 2 * math.log1p(self.churn)  # no tensor: its default is float32
         up = torch.where(inside, schedule.time(log_snr - factor), t.to(log_snr)).clamp(max=high)
         return renoise(schedule, x, t, up, self.noise_scale * noise(t, s)), up
 
@@ -115,13 +117,17 @@ class Heun(Churn):
         state: None,
         noise: Noise,
     ) -> tuple[Tensor, None]:
-        """Alg. 2, lines 7 to 11: Euler's step and half the change of the slope; none to clean data."""
+        """Alg. 2, lines 7 to 11: Euler's step and half the change of the slope.
+
+        Without the latter to clean data and, in sigma, where it makes the step worse (`long_steps`).
+        """
         x, t = self.churned(schedule, x, t, s, noise)
         start = denoise(x, t)
         x_s = move(schedule, x, start.x0, t, s)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = levels(schedule, t, x), levels(schedule, s, x)
         if self.path == "sigma":
-            usable, width = (sigma_s > 0) & (alpha_t > 0), alpha_s * (sigma_s / alpha_s - sigma_t / alpha_t)
+            usable = (sigma_s > 0) & trapezoid_helps(schedule, t, s, x)
+            width = alpha_s * (sigma_s / alpha_s - sigma_t / alpha_t)
         else:
             total = alpha_s + sigma_s
             usable, width = sigma_s > 0, total * (sigma_s / total - sigma_t / (alpha_t + sigma_t))
@@ -167,12 +173,15 @@ class DPM2(Churn):
         state: None,
         noise: Noise,
     ) -> tuple[Tensor, None]:
-        """Alg. 1 with r = 1/2, to the level below s from which the noise raises the data to s."""
+        """Alg. 1 with r = 1/2, to the level below s from which the noise raises the data to s.
+
+        Euler's step where the midpoint makes it worse (`long_steps`).
+        """
         x, t = self.churned(schedule, x, t, s, noise)
         start, d = denoise(x, t), down_time(schedule, t, s, self.eta)
         x_d, middle = move(schedule, x, start.x0, t, d), time_between(schedule, t, d, 0.5)
         (alpha_t, sigma_t), (alpha_d, sigma_d) = levels(schedule, t, x), levels(schedule, d, x)
-        usable = (sigma_d > 0) & (alpha_t > 0)
+        usable = (sigma_d > 0) & midpoint_helps(schedule, t, middle, d, x)
         if usable.any():
             found = denoise(move(schedule, x, start.x0, t, middle), middle)
             width = torch.where(usable, alpha_d * (sigma_d / alpha_d - sigma_t / alpha_t), 0.0)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm.diffusion.quadrature import gauss_legendre
 
-MAX_GROWTH = 3.0
+MAX_GROWTH, MAX_GROWTH_FURTHER, MAX_SPAN = 2.0, 1.2, 2.0
 POINTS = 16  # exact for polynomials of degree 31; the exponentials of long steps to 1e-12
 
 
@@ -19,14 +19,17 @@ def lagrange_integrals(
 
     By Gauss's rule in float64; differences of closed forms lose all digits in small steps.
     """
-    total = [torch.zeros_like(start) for _ in nodes]
-    for place, share in zip(*gauss_legendre(POINTS), strict=True):
-        u = start + place * (end - start)
-        for j, node in enumerate(nodes):
-            value = share * (end - start) * weight(u)
-            for other in nodes[:j] + nodes[j + 1 :]:
-                value = value * (u - other) / (node - other)
-            total[j] = total[j] + value
+    places, shares = (
+        torch.tensor(v, dtype=start.dtype, device=start.device).view(-1, *[1] * start.ndim)
+        for v in gauss_legendre(POINTS)
+    )
+    u = start + places * (end - start)  # (points, b, 1, .., 1)
+    base, total = shares * (end - start) * weight(u), []
+    for j, node in enumerate(nodes):
+        value = base
+        for other in nodes[:j] + nodes[j + 1 :]:
+            value = value * (u - other) / (node - other)
+        total.append(value.sum(0))
     return total
 
 
@@ -40,6 +43,17 @@ class Estimate(NamedTuple):
 History = tuple[Estimate, ...]
 
 
+class Path(NamedTuple):
+    """The estimates of the noise on a path, and the data that the last step led to."""
+
+    history: History
+    end: Tensor
+
+    def through(self, x: Tensor, eps: Tensor) -> History:
+        """The history of the path through x; where `on_step` replaced the data it has none but eps."""
+        return tuple(Estimate(e.at, torch.where(x == self.end, e.value, eps)) for e in self.history)
+
+
 def remember(history: History | None, at: Tensor, value: Tensor, length: int) -> History:
     """The history with the newest estimate first, at most `length` of them; one at pure noise is left out."""
     if not bool(torch.isfinite(at).all()):
@@ -50,9 +64,16 @@ def remember(history: History | None, at: Tensor, value: Tensor, length: int) ->
 def steady(history: History, h: Tensor) -> History:
     """The estimates to extrapolate x0 from over a step of h in the half log-SNR.
 
-    Where it is more than 3 times the last one, as the end of `leading` grids is, polynomials through the past
-    overshoot, and the noise in the estimates grows: only the newest is taken. Smooth grids have no such step.
+    Beyond its nodes a polynomial overshoots and magnifies the noise in the estimates, the more the higher its
+    degree. A second estimate is taken for steps of up to twice the last one, which the end of `leading`
+    grids exceeds; further ones up to 1.2 times, and as far back as 2 from the end of the step: over that
+    length x0 turns from its mean to the data, and is no parabola.
     """
-    if len(history) > 1 and bool((h > MAX_GROWTH * (history[0].at - history[1].at)).any()):
-        return history[:1]
-    return history
+    count = 1
+    while count < len(history):
+        longest = (MAX_GROWTH if count == 1 else MAX_GROWTH_FURTHER) * (history[0].at - history[1].at)
+        span = torch.zeros_like(h) if count == 1 else h + history[0].at - history[count].at
+        if bool(((h > longest) | (span > MAX_SPAN)).any()):
+            break
+        count += 1
+    return history[:count]

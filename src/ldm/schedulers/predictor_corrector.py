@@ -11,12 +11,20 @@ from ldm.schedulers.multistep import Estimate, History, lagrange_integrals, reme
 
 
 class Pending(NamedTuple):
-    """A step before its correction: its start, its noise, the estimates up to its start."""
+    """A step before its correction: its start, its noise, the estimates up to its start, where it led."""
 
     x: Tensor
     start: Tensor
     drawn: Tensor | None
     history: History
+    predicted: Tensor
+
+    def corrected(self, x: Tensor, other: Tensor) -> Tensor:
+        """The corrected data `other`, but x where it is no longer what the step led to.
+
+        `on_step` may have replaced it, as inpainting does with the known region: that is not corrected.
+        """
+        return torch.where(x == self.predicted, other, x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +67,12 @@ class UniPC:
         """Corrects x_t (Eq. 3), then predicts x_s (Eq. 8), both with the estimate at the predicted x_t."""
         here = Estimate(half_log_snr(schedule, t, x), denoise(x, t).x0)
         if state is not None and self.correct:
-            x = self._advance(schedule, state.x, state.start, t, (here, *state.history), state.history[0])
+            used, base = steady(state.history, here.at - state.history[0].at), state.history[0]
+            x = state.corrected(x, self._advance(schedule, state.x, state.start, t, (here, *used), base))
         history = remember(None if state is None else state.history, *here, self.order)
-        usable = history if bool(torch.isfinite(half_log_snr(schedule, s, x)).all()) else history[:1]
-        usable = usable or (here,)
+        usable = steady(history, half_log_snr(schedule, s, x) - here.at) or (here,)
         x_s = self._advance(schedule, x, t, s, usable, usable[0])
-        return x_s, Pending(x, t, None, history) if history else None
+        return x_s, Pending(x, t, None, history, x_s) if history else None
 
     def _advance(
         self,
@@ -133,15 +141,16 @@ class SASolver:
         """Corrects x_t (Eq. 17), with the noise that led to it, then predicts x_s (Eq. 14)."""
         here = Estimate(half_log_snr(schedule, t, x), denoise(x, t).x0)
         if state is not None and self.corrector_order:
-            estimates = (here, *state.history[: self.corrector_order])
-            x = self._advance(schedule, state.x, state.start, t, estimates, state.drawn)
+            used = steady(state.history[: self.corrector_order], here.at - state.history[0].at)
+            other = self._advance(schedule, state.x, state.start, t, (here, *used), state.drawn)
+            x = state.corrected(x, other)
         length = max(self.order, self.corrector_order)
         history = remember(None if state is None else state.history, *here, length)
         end = half_log_snr(schedule, s, x)
         usable = steady(history[: self.order], end - here.at) if bool(torch.isfinite(end).all()) else ()
         drawn = noise(t, s) if self.tau else None
         x_s = self._advance(schedule, x, t, s, usable or (here,), drawn)
-        return x_s, Pending(x, t, drawn, history) if history else None
+        return x_s, Pending(x, t, drawn, history, x_s) if history else None
 
     def _advance(
         self,
