@@ -1,6 +1,7 @@
 """Stochastic solvers sample the data: moments of the exact map, and mixtures in Wasserstein's distance."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -57,3 +58,37 @@ def _quantiles(data, u):
         )
         low, high = torch.where(below < u, middle, low), torch.where(below < u, high, middle)
     return middle
+
+
+WEAK_ORDERS = {"ddpm": 1, "euler_a": 1, "dpm2_a": 2, "dpmpp_2s_a": 2, "dpmpp_sde": 2, "dpmpp_2m_sde": 2}
+
+
+@pytest.mark.parametrize(
+    "schedule", ["scaled_linear", *(pytest.param(n, marks=pytest.mark.slow) for n in ("flow", "cosine"))]
+)
+@pytest.mark.parametrize("name", WEAK_ORDERS)
+def test_the_error_of_the_moments_falls_with_the_weak_order(name, schedule):
+    """On equal steps in the log-SNR, whose errors have one sign."""
+    levels, data = options("schedule")[schedule], gaussian(0.5, 0.6)
+    errors = []
+    for n in (100, 200):
+        found = sampled_moments(SOLVERS[name], levels, data, times_of(GRIDS["log_snr"], levels, n))
+        errors.append(abs(found.std - found.exact_std))
+    assert math.log2(errors[0] / errors[1]) > WEAK_ORDERS[name] - 0.25
+
+
+@pytest.mark.parametrize("name", [name for name in NOISY if name != "restart" and "churn" not in name])
+def test_the_draws_of_a_run_are_for_disjoint_transitions(name):
+    """A Brownian path then gives them the distribution of independent ones."""
+    asked = []
+
+    def noise(n, t, s):
+        asked.append((float(t), float(s)))
+        return torch.zeros(3, dtype=torch.float64)
+
+    for grid in ("trailing", "karras"):
+        asked.clear()
+        times, denoise = times_of(GRIDS[grid], SCHEDULE, 8), Mixture().denoiser(SCHEDULE)
+        sample(denoise, SCHEDULE, NOISY[name], torch.ones(3).double(), times, noise)
+        assert all(a > b for a, b in asked)
+        assert all(first[1] >= second[0] for first, second in pairwise(asked))

@@ -16,6 +16,7 @@ from ldm.schedulers.base import (
     levels,
     move,
     renoise,
+    snr_ratio,
     time_between,
 )
 from ldm.schedulers.multistep import History, remember, steady
@@ -104,7 +105,8 @@ class DPMSolverPPSingle:
         order: 1, 2 or 3: evaluations of a step.
         eta: share of the noise.
         noise_at: "end": the step ends below s and noise raises it to s (2S ancestral of k-diffusion);
-            "stages": so does the stage inside the step (DPM-Solver++ SDE of k-diffusion); order 2 only.
+            "stages": so does the stage inside the step (DPM-Solver++ SDE of k-diffusion); order 2 only. The
+            noise of the step then contains that of the stage, as on a Brownian path: of weak order 2.
     """
 
     order: int = 2
@@ -141,15 +143,20 @@ class DPMSolverPPSingle:
     ) -> tuple[Tensor, None]:
         """Alg. 1, to the level that noise raises to s; order 1 where the log-SNR is infinite."""
         d, m0 = down_time(schedule, t, s, self.eta), denoise(x, t).x0
-        finite = torch.isfinite(schedule.log_snr(d) - schedule.log_snr(t))
-        x0 = m0
+        finite = torch.isfinite(schedule.log_snr(d) - schedule.log_snr(t)).view(-1, *[1] * (x.ndim - 1))
+        x0, z = m0, None
         if self.order > 1 and bool(finite.any()):
-            x0 = self._estimate(denoise, schedule, x, m0, t, d, s, noise)
-            x0 = torch.where(finite.view(-1, *[1] * (x.ndim - 1)), x0, m0)
+            if self.noise_at == "stages" and self.eta:
+                x0, z = self._with_noise(denoise, schedule, x, m0, t, d, s, noise)
+            else:
+                x0 = self._estimate(denoise, schedule, x, m0, t, d)
+            x0 = torch.where(finite, x0, m0)
         x_d = move(schedule, x, x0, t, d)
-        return (renoise(schedule, x_d, d, s, noise(t, s)) if self.eta else x_d), None
+        if not self.eta:
+            return x_d, None
+        return renoise(schedule, x_d, d, s, noise(t, s) if z is None else z), None
 
-    def _estimate(
+    def _with_noise(
         self,
         denoise: Denoise,
         schedule: NoiseSchedule,
@@ -159,13 +166,28 @@ class DPMSolverPPSingle:
         d: Tensor,
         s: Tensor,
         noise: Noise,
+    ) -> tuple[Tensor, Tensor]:
+        """The mean of x0 over the step, from a stage that noise raises to its middle, and the step's noise.
+
+        With z1 of (t, m) and z2 of (m, s) those are sqrt(a) z1 + sqrt(1 - a) z2. The share a is what
+        sigma_s^2 (1 - SNR_t / SNR_s), the variance of x_s given x_t and x0, has from before m: the same
+        transition in two steps leaves (sigma_s SNR_m / (sigma_m SNR_s))^2 of that of x_m.
+        """
+        m = time_between(schedule, t, s, 0.5)
+        below, z = down_time(schedule, t, m, self.eta), noise(t, m)
+        x_m = renoise(schedule, move(schedule, x, m0, t, below), below, m, z)
+        (ratio, later), (_, earlier), (_, whole) = (
+            snr_ratio(schedule, *pair, x) for pair in ((m, s), (t, m), (t, s))
+        )
+        if bool((m > s).all()):  # not to clean data, beside rows that are not
+            z = (ratio * earlier / whole).sqrt() * z + (later / whole).sqrt() * noise(m, s)
+        h = (half_log_snr(schedule, d, x) - half_log_snr(schedule, t, x)).nan_to_num(1.0, 1.0)
+        return _mean(h, m0, 2 * (denoise(x_m, m).x0 - m0), None), z
+
+    def _estimate(
+        self, denoise: Denoise, schedule: NoiseSchedule, x: Tensor, m0: Tensor, t: Tensor, d: Tensor
     ) -> Tensor:
         """The mean of x0 over the step, from one or two stages inside it."""
-        if self.noise_at == "stages":
-            middle = time_between(schedule, t, s, 0.5)
-            below = down_time(schedule, t, middle, self.eta)
-            x_m = move(schedule, x, m0, t, below)
-            return denoise(renoise(schedule, x_m, below, middle, noise(t, middle)), middle).x0
         if self.order == 2:
             middle = time_between(schedule, t, d, 0.5)
             return denoise(move(schedule, x, m0, t, middle), middle).x0
