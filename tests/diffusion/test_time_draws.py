@@ -35,5 +35,15 @@ def test_a_key_is_spread_evenly_over_its_visits():
 
 def test_low_discrepancy_is_its_formula():
     key = torch.arange(10)
-    expected = (random.uniform(2, "time", key, 0) + GOLDEN_RATIO * 5) % 1.0
+    expected = (random.uniform(2, "time", key, 0) + GOLDEN_RATIO * 5 % 1.0) % 1.0
     assert torch.equal(LowDiscrepancy()(2, key, 5), expected)
+
+
+def test_late_visits_are_as_evenly_spread_as_early_ones():
+    """The whole part of visit times the golden ratio would take the digits of its fraction in float32."""
+    key = torch.tensor([3])
+    visits = range(10_000_000, 10_000_089)  # a Fibonacci number of them
+    times = torch.cat([LowDiscrepancy()(0, key, visit) for visit in visits]).sort().values
+    gaps = torch.diff(times)
+    assert gaps.min() > 0.4 / 89
+    assert gaps.max() < 2.0 / 89

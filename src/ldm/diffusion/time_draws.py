@@ -26,7 +26,7 @@ class LowDiscrepancy:
 
     def __call__(self, seed: int, key: Int64[Tensor, " b"], visit: int | Tensor) -> Float[Tensor, " b"]:
         """The fraction of start + visit times the golden ratio."""
-        steps = torch.as_tensor(visit, dtype=torch.float64, device="cpu") * GOLDEN_RATIO
+        steps = torch.as_tensor(visit, dtype=torch.float64, device="cpu") * GOLDEN_RATIO % 1.0
         return (random.uniform(seed, "time", key, 0) + steps.float().to(key.device)) % 1.0
 
 
