@@ -58,7 +58,6 @@ COMMON = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "clip_sample": False,
-    "lower_order_final": False,
 }
 
 

@@ -4,7 +4,6 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-import torch
 
 from ldm.cli.groups import options
 from ldm.diffusion.schedule import scaled_linear
@@ -71,17 +70,15 @@ def test_its_own_grid_of_stable_diffusion_crashes_with_1000_steps(peers):
     assert ours.error < 0.01
 
 
-def test_its_unipc_is_not_finite_at_clean_data(peers):
-    *_, (mean, _, _, _) = peers.moments("unipc", "trailing", 20, SCHEDULE, DATA)
-    assert not torch.tensor(mean).isfinite()
-    ours = sampled_moments(SOLVERS["unipc"], SCHEDULE, DATA, times_of(GRIDS["trailing"], SCHEDULE, 20))
-    assert ours.error < 0.1
-
-
 @pytest.mark.parametrize("tau", [0.0, 1.0])
 def test_its_stochastic_adams_rule_is_ours_and_overshoots_where_ours_is_held_back(tau, peers, monkeypatch):
     """Of order 3, the corrector with the new estimate; the last step of this grid is a long one."""
-    given = {"predictor_order": 3, "corrector_order": 3, "tau_func": lambda t: tau}
+    given = {
+        "predictor_order": 3,
+        "corrector_order": 3,
+        "tau_func": lambda t: tau,
+        "lower_order_final": False,
+    }
     monkeypatch.setitem(peers.SOLVERS, "sa", ("SASolverScheduler", given))
     *_, (mean, std, _, exact) = peers.moments("sa", "trailing", 20, SCHEDULE, DATA)
     solver, grid = SASolver(order=3, corrector_order=2, tau=tau), trailing(1000, 20, final=0.0)
