@@ -1,6 +1,5 @@
 """Functions that configs may use as `${name:...}`; registered before a config is composed."""
 
-import math
 import os
 from pathlib import Path
 
@@ -15,8 +14,12 @@ def register_resolvers() -> None:
 
 def _product(*factors: object) -> object:
     """The product of numbers; otherwise a factor that is none, whose key the checks then name."""
-    others = [factor for factor in factors if not isinstance(factor, int | float)]
-    return others[0] if others else math.prod(factors)  # type: ignore[type-var]
+    product: int | float = 1
+    for factor in factors:
+        if not isinstance(factor, int | float):
+            return factor
+        product *= factor
+    return product
 
 
 def _wandb_offline() -> bool:
