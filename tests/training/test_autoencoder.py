@@ -63,10 +63,30 @@ def test_latents_have_mean_zero_and_overall_variance_one(tmp_path):
     images = data.training_images()
     for whitening in (0.0, 0.5, 1.0):
         net.ema.set_latent_statistics(**net.latent_statistics(images, whitening))
-        z = net.ema.to_latent(images)
-        torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(8), atol=1e-4, rtol=0)
+        z = sampled(net.ema, images)
+        torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(8), atol=5e-2, rtol=0)
         torch.testing.assert_close(z.square().mean(), torch.tensor(1.0), atol=1e-2, rtol=0)
-    torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(8), atol=1e-2, rtol=0)
+    torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(8), atol=2e-2, rtol=0)
+
+
+def sampled(net, images):
+    """Normalised latents by noise of another generator than that of the statistics."""
+    noise = torch.randn(net.encode(images).mean.shape, generator=torch.Generator().manual_seed(1))
+    return net.to_latent(images, noise)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("whitening", [None, 0.0, 1.0])
+def test_the_variance_of_latents_counts_that_of_the_posterior(whitening, tmp_path):
+    """A wide posterior, as a large weight of the KL divergence makes it: means alone would give 2 for 1."""
+    net = module()
+    _, data = fit(net, tmp_path, 1)
+    images = data.training_images()
+    spread = net.ema.encode(images).mean.std()
+    torch.nn.init.constant_(net.ema.quant_conv.bias[8:], 2 * spread.log())
+    net.ema.set_latent_statistics(**net.latent_statistics(images, whitening))
+    z = sampled(net.ema, images)
+    torch.testing.assert_close((z - z.mean()).square().mean(), torch.tensor(1.0), atol=0.1, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -103,4 +123,4 @@ def test_one_scale_for_all_latents_gives_them_variance_one(tmp_path):
     statistics = net.latent_statistics(images, None)
     assert statistics["shift_factor"] == 0.0
     net.ema.set_latent_statistics(**statistics)
-    assert net.ema.normalise(net.ema.encode(images).mean).std().item() == pytest.approx(1.0, rel=1e-4)
+    assert sampled(net.ema, images).std().item() == pytest.approx(1.0, rel=1e-2)

@@ -19,19 +19,20 @@ from ldm.training.probe import AutoencoderProbe
 
 
 @torch.no_grad()
-def latent_statistics(means: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
+def latent_statistics(z: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
     """Scaling and shift that give latents mean 0 and overall variance 1.
 
     Args:
-        means: of the posteriors of training images.
+        z: samples of the posteriors of training images, as the diffusion model sees them: the variance of
+            their means leaves out the posteriors' own.
         whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1; None is one scale
             for all and no shift (Rombach et al. 2022, App. G).
 
     Returns: `scaling_factor` and `shift_factor`, one number per channel, or one for all.
     """
     if whitening is None:
-        return {"scaling_factor": 1.0 / float(means.std().clamp_min(1e-6)), "shift_factor": 0.0}
-    shift, std = means.mean((0, 2, 3)), means.std((0, 2, 3)).clamp_min(1e-6)
+        return {"scaling_factor": 1.0 / float(z.std().clamp_min(1e-6)), "shift_factor": 0.0}
+    shift, std = z.mean((0, 2, 3)), z.std((0, 2, 3)).clamp_min(1e-6)
     scale = std**-whitening
     scale = scale / ((std * scale).square().mean().sqrt())
     return {"scaling_factor": scale.tolist(), "shift_factor": shift.tolist()}
@@ -248,6 +249,11 @@ class AutoencoderTraining(pl.LightningModule):
 
     @torch.no_grad()
     def latent_statistics(self, images: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
-        """`latent_statistics` of training images in [-1, 1], by the EMA weights."""
-        parts = [self.ema.encode(x.to(self.device)).mean for x in images.split(64)]
+        """`latent_statistics` of training images in [-1, 1], by the EMA weights, drawn by (seed, index)."""
+        parts = []
+        for index in torch.arange(len(images), device=self.device).split(64):
+            posterior = self.ema.encode(images[index.cpu()].to(self.device))
+            shape = posterior.mean.shape[1:]
+            noise = random.normal(self.seed, "latent_statistics", index, 0, shape)
+            parts.append(posterior.sample(noise))
         return latent_statistics(torch.cat(parts), whitening)
