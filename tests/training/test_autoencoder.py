@@ -111,7 +111,61 @@ def test_loss_is_the_weighted_sum_of_its_terms():
     image, output = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.1)
     posterior = net.net.encode(torch.zeros(1, 3, 16, 16))
     loss = net.reconstruction_loss(image, output, posterior)
-    torch.testing.assert_close(loss, 2 * 0.1 + 3 * 0.01 + 0.5 * posterior.kl())
+    torch.testing.assert_close(loss, 2 * 0.1 + 3 * 0.01 + 0.5 * posterior.kl() / 48)
+
+
+class Features(torch.nn.Module):
+    """A perceptual distance."""
+
+    def forward(self, image, output):
+        return (image - output).square().flatten(1).sum(1).sqrt()
+
+
+def original_loss(image, output, posterior, kl_weight):
+    """The loss of the original code without its discriminator, as its authors reduce it.
+
+    The perceptual distance is added to each pixel's error; the sum over all pixels of the batch is divided by
+    the number of images, as is that of the divergences.
+    """
+    error = (image - output).abs() + Features()(image, output)[:, None, None, None]
+    return error.sum() / len(image) + kl_weight * posterior.kl().sum() / len(image)
+
+
+@pytest.mark.parametrize("size", [16, 32])
+def test_the_loss_is_the_originals_over_the_elements_of_an_image(size):
+    torch.manual_seed(0)
+    net = module(kl_weight=1e-2, perceptual=Features)
+    net.configure_model()
+    image, output = torch.randn(2, 2, 3, size, size).unbind()
+    posterior = net.net.encode(image)
+    loss = net.reconstruction_loss(image, output, posterior).mean()
+    torch.testing.assert_close(loss * 3 * size**2, original_loss(image, output, posterior, 1e-2))
+
+
+def test_the_adversarial_term_is_the_originals_over_the_elements_of_an_image():
+    """Ratio bounded by 1e4 where it is of a sum: a discriminator whose gradient is tiny reaches the bound."""
+    torch.manual_seed(0)
+    net = module(discriminator=partial(PatchDiscriminator, width=8, layers=1), adversarial_weight=0.5)
+    net.configure_model()
+    torch.nn.init.normal_(net.discriminator.net[-1].weight, 0.0, 1e-6)
+    torch.nn.init.zeros_(net.discriminator.net[-1].bias)
+    torch.nn.init.normal_(net.net.decoder.conv_out.weight, 0.0, 0.02)
+    image = torch.randn(2, 3, 16, 16)
+    posterior = net.net.encode(image)
+    output = net.net.decode(posterior.mean)
+    losses = net.reconstruction_loss(image, output, posterior)
+    original, fool = (
+        original_loss_without_features(image, output, posterior),
+        -net.discriminator(output).mean(),
+    )
+    weight = adaptive_weight(original, fool, net.net.last_layer)
+    assert weight == 1e4
+    _, total = next(net.objectives(image, output, losses, True))
+    torch.testing.assert_close(total * 768, original + 0.5 * weight * fool)
+
+
+def original_loss_without_features(image, output, posterior):
+    return ((image - output).abs().sum() + 1e-6 * posterior.kl().sum()) / len(image)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -38,25 +38,35 @@ def latent_statistics(z: Float[Tensor, "n c h w"], whitening: float | None) -> d
     return {"scaling_factor": scale.tolist(), "shift_factor": shift.tolist()}
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+def adaptive_weight(
+    reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, bound: float = 1e4
+) -> Tensor:
     """Ratio of the two losses' gradient norms at the decoder's last layer (Esser et al. 2021, Eq. 7).
 
     Args:
         reconstruction: scalar reconstruction loss.
         adversarial: scalar generator loss.
         last_layer: weight of the decoder's last convolution.
+        bound: of the weight.
 
-    Returns: the weight of the adversarial term, in [0, 1e4], detached.
+    Returns: the weight of the adversarial term, in [0, bound], detached.
     """
     norms = [
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
         for loss in (reconstruction, adversarial)
     ]
-    return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, 1e4).detach()
+    return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, bound).detach()
 
 
 class AutoencoderTraining(pl.LightningModule):
     """Trains a KL autoencoder: L1 + L2 + perceptual + adversarial + KL.
+
+    The loss is that of Rombach et al. 2022 divided by the number D of elements of an image (196,608 at 256
+    pixels). Their code sums errors over pixels and channels, the perceptual distance over as many copies, and
+    the KL divergence over the latent; here the errors are means and the divergence is over D. The weights
+    thus have the values of their configs, AdamW's steps are the same, and the balance of error and
+    divergence does not depend on the image's size. The adaptive weight is bounded by 1e4 / D, as theirs is by
+    1e4.
 
     Args:
         autoencoder: makes the autoencoder; called in `configure_model`.
@@ -65,7 +75,7 @@ class AutoencoderTraining(pl.LightningModule):
         batch_size: global batch size, images per step.
         l1_weight: weight of the mean absolute error per element.
         l2_weight: weight of the mean squared error per element.
-        kl_weight: weight of the KL divergence, summed per sample.
+        kl_weight: weight of the KL divergence, summed per sample, against errors summed per sample.
         perceptual: makes a perceptual distance (image, image) -> (b,); None leaves the term out.
         perceptual_weight: its weight.
         discriminator: makes the discriminator; None leaves the adversarial term out.
@@ -157,9 +167,8 @@ class AutoencoderTraining(pl.LightningModule):
         """Loss of each sample without the adversarial term."""
         difference = output - image
         loss = self.l1_weight * difference.abs().flatten(1).mean(1)
-        loss = (
-            loss + self.l2_weight * difference.square().flatten(1).mean(1) + self.kl_weight * posterior.kl()
-        )
+        loss = loss + self.l2_weight * difference.square().flatten(1).mean(1)
+        loss = loss + self.kl_weight * posterior.kl() / image[0].numel()
         for perceptual in self.perceptual:
             loss = loss + self.perceptual_weight * perceptual(image, output)
         return loss
@@ -204,7 +213,7 @@ class AutoencoderTraining(pl.LightningModule):
         loss = losses.mean()
         self.discriminator.requires_grad_(False)
         fool = -self.discriminator(output).mean()
-        weight = adaptive_weight(loss, fool, self.net.last_layer)
+        weight = adaptive_weight(loss, fool, self.net.last_layer, 1e4 / image[0].numel())
         yield 0, loss + self.adversarial_weight * weight * fool
         self.discriminator.requires_grad_(True)
         real, fake = self.discriminator(image), self.discriminator(output.detach())
