@@ -13,12 +13,10 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
 
 
-def _product(*factors: object) -> int | float:
-    """The product of numbers, as of steps and images per step."""
-    numbers = [factor for factor in factors if isinstance(factor, int | float)]
-    if len(numbers) < len(factors):
-        raise ValueError(f"a product needs numbers, got {list(factors)}")
-    return math.prod(numbers)
+def _product(*factors: object) -> object:
+    """The product of numbers; otherwise a factor that is none, whose key the checks then name."""
+    others = [factor for factor in factors if not isinstance(factor, int | float)]
+    return others[0] if others else math.prod(factors)  # type: ignore[type-var]
 
 
 def _wandb_offline() -> bool:
