@@ -23,7 +23,7 @@ class Peaks(NamedTuple):
     fp32: float
 
 
-# NVIDIA's data sheets. Where these give twice the rate it is that of structured sparsity, or of GeForce cards'
+# NVIDIA's data sheets. Where these give twice the rate it is that of structured sparsity, or of GeForce's
 # sums in half precision. The first name that is found counts.
 PEAKS = {
     "GB200": Peaks(2500, 2500, 1250, 80),
