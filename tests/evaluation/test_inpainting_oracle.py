@@ -1,5 +1,7 @@
 """Inpainting with a plain net against the exact answer for two Gaussian pixels."""
 
+from itertools import count
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ def test_the_denoiser_is_the_conditional_mean():
     schedule, t = cosine(), torch.tensor([500.0])
     alpha, sigma = schedule(t, 1, torch.float64)
     x = torch.tensor([[0.3, 1.1]], dtype=torch.float64)
-    found = pair_denoiser(schedule, 1.0)(x, t)
+    found = pair_denoiser(schedule, 1.0, count())(x, t)
     torch.testing.assert_close(found.x0, (alpha * 0.7 / (alpha**2 + sigma**2 / 2)).expand(1, 2))
     torch.testing.assert_close(alpha * found.x0 + sigma * found.eps, x)
 
@@ -45,9 +47,9 @@ def test_many_runs_come_near_the_truth():
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_noise_of_the_start_is_no_worse_than_fresh_noise(solver):
     """Why the known pixels keep their noise: the same covariance and more of the variance."""
-    for count in (1, 5):
+    for runs in (1, 5):
         kept, fresh = (
-            inpainted(solver, cosine(), GRID, Resampling(count=count), fresh=f) for f in (False, True)
+            inpainted(solver, cosine(), GRID, Resampling(count=runs), fresh=f) for f in (False, True)
         )
         assert kept.kept == pytest.approx(fresh.kept, rel=1e-9)
         assert fresh.variance < kept.variance < 1

@@ -90,20 +90,16 @@ def resampled(
 ) -> Float[Tensor, "b ..."]:
     """Data at the last of the times, each part of the grid run several times (Lugmayr et al. 2022, Alg. 1).
 
-    Between two runs of a part x is noised to the level that the part starts from. What `on_step` puts outside
-    the mask thus meets what was drawn under it again and again, and the two come to agree. Solvers start each
-    run without a history, which would be that of other data.
+    Between two runs of a part x is noised to the level that it starts from, so that the image outside the
+    mask and what is drawn under it come to agree. Solvers start each run without a history.
 
-    Args: as in `ldm.diffusion.sampling.sample`, and
-        on_step: called with the same index at each run of a step.
-        resampling: the way through the times.
+    Args: as in `ldm.diffusion.sampling.sample`; `on_step` gets the same index at each run of a step.
     """
-    draws, stopped = count(), False
+    draws, stopped, level = count(), False, 0
 
     def drawn(_: int, t: Tensor, s: Tensor) -> Tensor:
         return noise(next(draws), t, s)
 
-    level = 0
     for first, last in resampling.runs(len(timesteps) - 1):
         if first < level:
             s, t = (timesteps[i : i + 1].to(x.device) for i in (level, first))

@@ -1,10 +1,12 @@
-"""How much of the covariance of known and unknown pixels inpainting keeps, exactly, for Gaussian data.
+"""Covariance of known and unknown pixels that inpainting keeps, exactly, for Gaussian data.
 
 Two pixels of unit variance have a known correlation; one of them is given. The exact denoiser is linear, and
 so is inpainting with any solver: the moments of what it draws are read off the responses to the image, the
 start and each draw of noise, without a Monte-Carlo error.
 """
 
+from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -35,16 +37,31 @@ class Inpainted(NamedTuple):
     evaluations: int
 
 
-def pair_denoiser(schedule: NoiseSchedule, correlation: float) -> Denoise:
-    """The exact denoiser of pairs (n, 2) of unit variance: x0 = alpha C (alpha^2 C + sigma^2)^-1 x."""
+def pair_denoiser(schedule: NoiseSchedule, correlation: float, calls: Iterator[int]) -> Denoise:
+    """The exact denoiser of pairs (n, 2) of unit variance: x0 = alpha C (alpha^2 C + sigma^2)^-1 x.
+
+    Args:
+        schedule: noise levels.
+        correlation: of the pair.
+        calls: advanced at each evaluation.
+    """
     covariance = torch.tensor([[1.0, correlation], [correlation, 1.0]], dtype=torch.float64)
 
     def denoise(x: Tensor, t: Tensor) -> Denoised:
+        next(calls)
         alpha, sigma = schedule(t, 1, torch.float64)
         noisy = torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(2, dtype=torch.float64))
         return Denoised(alpha * x @ (noisy @ covariance), sigma * x @ noisy)
 
     return denoise
+
+
+def known_pixel(schedule: NoiseSchedule, x: Tensor, t: Tensor, row: int) -> Tensor:
+    """The responses (n, 2) with the given pixel put back at time t, its noise being that of a row."""
+    alpha, sigma = schedule(t, 1, torch.float64)
+    known = torch.zeros(len(x), dtype=torch.float64)
+    known[IMAGE], known[row] = float(alpha), float(sigma)
+    return torch.stack([known, x[:, 1]], dim=1)
 
 
 def inpainted(
@@ -62,21 +79,16 @@ def inpainted(
         schedule: noise levels.
         grid: times, the last -1.
         resampling: parts of the grid to run several times.
-        correlation: of the two pixels, not 0.
+        correlation: of the pixels, not 0.
         fresh: draw the noise of the known pixel anew at each step, as RePaint does, in place of the start's.
 
     Raises: ValueError if the solver draws more noise than there is room for.
     """
     steps = resampling.steps(len(grid) - 1)
-    room, calls, blends = 4 * steps + 16, 0, 0
+    room, rows, calls = 4 * steps + 16, count(1), count()
+    denoise = pair_denoiser(schedule, correlation, calls)
     x = torch.zeros(DRAWS + 2 * room + steps, 2, dtype=torch.float64)
     x[KNOWN, 0] = x[UNKNOWN, 1] = schedule.spread(grid[:1], 1, torch.float64)
-    exact = pair_denoiser(schedule, correlation)
-
-    def denoise(x_t: Tensor, t: Tensor) -> Denoised:
-        nonlocal calls
-        calls += 1
-        return exact(x_t, t)
 
     def noise(n: int, t: Tensor, s: Tensor) -> Tensor:
         if n >= room:
@@ -86,13 +98,7 @@ def inpainted(
         return drawn
 
     def blend(i: int, x: Tensor, x0: Tensor) -> Tensor:
-        nonlocal blends
-        blends += 1
-        alpha, sigma = schedule(grid[i + 1 : i + 2], 1, torch.float64)
-        known = torch.zeros(len(x), dtype=torch.float64)
-        known[IMAGE] = float(alpha)
-        known[len(x) - blends if fresh else KNOWN] = float(sigma)
-        return torch.stack([known, x[:, 1]], dim=1)
+        return known_pixel(schedule, x, grid[i + 1 : i + 2], -next(rows) if fresh else KNOWN)
 
     end = resampled(denoise, schedule, solver, x, grid, noise, blend, resampling)[:, 1]
-    return Inpainted(float(end[IMAGE]) / correlation, float(end.square().sum()), calls)
+    return Inpainted(float(end[IMAGE]) / correlation, float(end.square().sum()), next(calls))

@@ -1,4 +1,12 @@
-"""Lightning glue of the first stage: reconstruction, KL, perceptual, adversarial (Rombach et al. 2022)."""
+"""Lightning glue of the first stage: reconstruction, KL, perceptual, adversarial (Rombach et al. 2022).
+
+The loss is that of the original code divided by the number D of elements of an image (196,608 at 256 pixels).
+There errors are summed over pixels and channels, the perceptual distance over as many copies, and the KL
+divergence over the latent; here errors are means and the divergence is over D. The weights thus have the
+values of the original configs, AdamW's steps are the same, and the balance of error and divergence does not
+depend on the image's size.
+The adaptive weight is bounded by 1e4 / D, the original's by 1e4.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -60,13 +68,6 @@ def adaptive_weight(
 
 class AutoencoderTraining(pl.LightningModule):
     """Trains a KL autoencoder: L1 + L2 + perceptual + adversarial + KL.
-
-    The loss is that of Rombach et al. 2022 divided by the number D of elements of an image (196,608 at 256
-    pixels). Their code sums errors over pixels and channels, the perceptual distance over as many copies, and
-    the KL divergence over the latent; here the errors are means and the divergence is over D. The weights
-    thus have the values of their configs, AdamW's steps are the same, and the balance of error and
-    divergence does not depend on the image's size. The adaptive weight is bounded by 1e4 / D, as theirs is by
-    1e4.
 
     Args:
         autoencoder: makes the autoencoder; called in `configure_model`.
@@ -262,7 +263,6 @@ class AutoencoderTraining(pl.LightningModule):
         parts = []
         for index in torch.arange(len(images), device=self.device).split(64):
             posterior = self.ema.encode(images[index.cpu()].to(self.device))
-            shape = posterior.mean.shape[1:]
-            noise = random.normal(self.seed, "latent_statistics", index, 0, shape)
+            noise = random.normal(self.seed, "latent_statistics", index, 0, posterior.mean.shape[1:])
             parts.append(posterior.sample(noise))
         return latent_statistics(torch.cat(parts), whitening)
