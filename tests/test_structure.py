@@ -56,6 +56,13 @@ def test_docstrings_open_with_an_imperative_or_a_noun_phrase(path):
     assert poor_docstrings(path.read_text()) == []
 
 
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_source_file_has_a_test_file_of_its_name(path):
+    name = path.relative_to(SOURCE)
+    if path.stem != "__init__":
+        assert (ROOT / "tests" / name.parent / f"test_{path.stem}.py").is_file()
+
+
 def test_faults_are_found():
     long = "\n".join(["def f():", *["    x = 1"] * 40])
     assert oversized(long) == ["f: 41 lines, at most 40"]

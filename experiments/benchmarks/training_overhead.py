@@ -12,22 +12,22 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import torch
-from hydra import compose, initialize_config_module
 
-from ldm.cli.config import build
-from ldm.cli.resolvers import register_resolvers
+from ldm.cli.compose import compose
 from ldm.models.identity import IdentityAutoencoder
 from ldm.training.callbacks.averages import FollowAverages
 from ldm.training.lightning_internals import quieten_lightning
 from ldm.training.optim import parameters_of
+from ldm.utils.construct import construct
 
 STEPS, TURN = 1000, 10
 
 
-def config(folder: str):
-    register_resolvers()
+def config_for(folder: str) -> dict[str, Any]:
     overrides = [
         "experiment=tiny",
         "~callbacks.ema",
@@ -44,8 +44,7 @@ def config(folder: str):
         "sampling.num_inference_steps=1",
         f"paths.run={folder}",
     ]
-    with initialize_config_module("ldm.conf", version_base="1.3"):
-        return compose("train", overrides)
+    return compose("train", overrides)
 
 
 class Turns:
@@ -79,18 +78,25 @@ class Turns:
         return stamp
 
 
-def with_lightning(cfg, stamp: Callable[[], None], bare: bool = False) -> None:
-    module, data = build(cfg.task, autoencoder=IdentityAutoencoder()), build(cfg.data)
-    names = [] if bare else [name for name in cfg.callbacks if name != "checkpoint"]
-    callbacks = [FollowAverages(), *(build(cfg.callbacks[name]) for name in names)]
-    logger = False if bare else [build(node) for node in cfg.logger.values()]
-    trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
+def parts_of(config: dict[str, Any]) -> tuple[Any, Any]:
+    """The module and its data."""
+    module = construct(config["task"], "task", autoencoder=IdentityAutoencoder())
+    return module, construct(config["data"], "data")
+
+
+def with_lightning(config: dict[str, Any], stamp: Callable[[], None], bare: bool = False) -> None:
+    module, data = parts_of(config)
+    names = [] if bare else [name for name in config["callbacks"] if name != "checkpoint"]
+    given = [construct(config["callbacks"][name], f"callbacks.{name}") for name in names]
+    callbacks = [FollowAverages(), *given]
+    logger = False if bare else [construct(node, f"logger.{name}") for name, node in config["logger"].items()]
+    trainer = construct(config["trainer"], "trainer", callbacks=callbacks, logger=logger)
     module.on_train_batch_end = lambda *args, **kwargs: stamp()
     trainer.fit(module, datamodule=data)
 
 
-def plain(cfg, stamp: Callable[[], None], usual: bool = False) -> None:
-    module, data = build(cfg.task, autoencoder=IdentityAutoencoder()), build(cfg.data)
+def plain(config: dict[str, Any], stamp: Callable[[], None], usual: bool = False) -> None:
+    module, data = parts_of(config)
     module.configure_model()
     made = module.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
@@ -103,7 +109,7 @@ def plain(cfg, stamp: Callable[[], None], usual: bool = False) -> None:
         optimizer.zero_grad()
         loss.backward()
         clipped = module.nets.parameters() if usual else parameters_of(optimizer)
-        torch.nn.utils.clip_grad_norm_(clipped, cfg.trainer.gradient_clip_val)
+        torch.nn.utils.clip_grad_norm_(clipped, config["trainer"]["gradient_clip_val"])
         optimizer.step()
         schedule.step()
         if usual:
@@ -123,11 +129,11 @@ def main() -> None:
     }
     turns = Turns(len(loops), TURN)
     with tempfile.TemporaryDirectory() as folder:
-        cfg = config(folder)
+        config = config_for(folder)
 
         def run(index: int, loop: Callable[..., None]) -> None:
             turns.gates[index].acquire()
-            loop(cfg, turns.stamper(index))
+            loop(config, turns.stamper(index))
 
         threads = [threading.Thread(target=run, args=item) for item in enumerate(loops.values())]
         for thread in threads:

@@ -16,11 +16,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 from torch.profiler import ProfilerActivity, profile
 
-from ldm.cli.resolvers import register_resolvers
+from ldm.cli.compose import compose
 from ldm.data.synthetic import SyntheticData
 from ldm.planning.estimate import STRATEGIES, Cluster, Plan, plan
 from ldm.planning.memory_tracker import size_of
@@ -71,10 +69,7 @@ CASES = [
 
 def composed(*overrides: str) -> dict[str, Any]:
     """The config of ldm-plan, plain."""
-    register_resolvers()
-    with initialize_config_module("ldm.conf", version_base="1.3"):
-        cfg = compose("plan", ["paths.run=/nowhere", *overrides])
-    return OmegaConf.to_container(cfg, resolve=True)
+    return compose("plan", ["paths.run=/nowhere", *overrides])
 
 
 def cluster_of(*overrides: str) -> Cluster:

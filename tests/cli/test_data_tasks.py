@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from ldm.cli.data import main
-from ldm.cli.data_tasks import recommended
 
 
 @pytest.fixture
@@ -39,12 +38,6 @@ def test_a_folder_becomes_shards_that_are_indexed_and_measured(photos, capsys):
     assert main(["data=laion", "output=show.png", *small]) == 0
     with Image.open("show.png") as image:
         assert image.width > 16
-
-
-def test_the_smallest_number_of_workers_that_is_nearly_the_best_is_recommended():
-    assert recommended({0: 95.0, 1: 80.0, 2: 100.0}) == 0
-    assert recommended({0: 94.9, 1: 96.0, 2: 100.0, 8: 99.0}) == 1
-    assert recommended({0: 10.0, 4: 100.0}) == 4
 
 
 @pytest.mark.parametrize(

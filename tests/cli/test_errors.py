@@ -5,8 +5,8 @@ from hydra.errors import HydraException
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ldm.checkpoints.assemble import MismatchError
-from ldm.cli.config import build
 from ldm.cli.errors import describe
+from ldm.utils.construct import construct
 from ldm.utils.errors import Failure, UserError
 
 
@@ -49,17 +49,14 @@ def test_a_path_named_like_a_key_is_no_key():
 
 
 def test_a_failed_build_names_the_key_and_the_cause():
-    from omegaconf import OmegaConf
-
     node = {
         "_target_": "ldm.training.optim.LRSchedule",
         "warmup_images": 1,
         "total_images": 1,
         "decay_start": 2.0,
     }
-    cfg = OmegaConf.create({"lr_schedule": node})
     with pytest.raises(Exception, match="decay_start") as caught:
-        build(cfg.lr_schedule)
+        construct(node, "lr_schedule")
     status, line = describe(caught.value)
     assert status == 2
     assert line.startswith("lr_schedule.decay_start: must be in [0, 1], got 2.0")

@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from ldm.cli.outputs import output_paths, refuse_existing, slug
 from ldm.utils.errors import UserError
@@ -9,7 +8,7 @@ from ldm.utils.errors import UserError
 
 def config(**changes):
     defaults = {"prompts": None, "output": None, "num_images_per_prompt": 1}
-    return OmegaConf.create(defaults | changes)
+    return defaults | changes
 
 
 def test_names_come_from_prompts():

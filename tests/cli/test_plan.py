@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 
-from ldm.cli.config import build, plain
+from ldm.cli.compose import compose
 from ldm.cli.constraints import check_constraints
 from ldm.cli.plan import main
-from ldm.cli.resolvers import register_resolvers
 from ldm.cli.train import SUPPLIED
 from ldm.planning import stages
-from ldm.utils.construct import check
+from ldm.utils.construct import check, construct
 
 ROOT = Path(__file__).parents[2]
 CLUSTERS = sorted(path.stem for path in (ROOT / "conf" / "cluster").glob("*.yaml"))
@@ -27,9 +25,7 @@ TINY = [
 
 
 def composed(*overrides):
-    register_resolvers()
-    with initialize_config_module("ldm.conf", version_base="1.3"):
-        return compose("plan", ["paths.run=/nowhere", *overrides])
+    return compose("plan", ["paths.run=/nowhere", *overrides])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,18 +59,18 @@ def planned(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_every_cluster_composes_and_is_built(name):
-    cfg = composed(f"cluster={name}")
-    check(plain(cfg), supplied=SUPPLIED)
-    check_constraints(cfg)
-    assert build(cfg.cluster).room > 0
+    config = composed(f"cluster={name}")
+    check(config, supplied=SUPPLIED)
+    check_constraints(config)
+    assert construct(config["cluster"], "cluster").room > 0
     assert len((ROOT / "conf" / "cluster" / f"{name}.yaml").read_text().splitlines()) <= 30
 
 
 def test_the_plan_has_the_nets_and_a_column_for_each_way(planned):
     (stage,) = planned["stages"]
-    cfg = composed(*TINY)
+    config = composed(*TINY)
     with torch.device("meta"):
-        nets = [build(cfg[name])() for name in ("backbone", "text_encoder")]
+        nets = [construct(config[name], name)() for name in ("backbone", "text_encoder")]
     assert stage["parameters"] == sum(p.numel() for net in nets for p in net.parameters())
     assert [p["strategy"] for p in stage["plans"]] == [
         "DDP",

@@ -1,7 +1,7 @@
 import pytest
 from omegaconf import OmegaConf
-from omegaconf.errors import InterpolationResolutionError
 
+from ldm.cli import train
 from ldm.cli.resolvers import register_resolvers
 
 
@@ -18,10 +18,11 @@ def test_a_product_follows_its_factors():
     assert isinstance(cfg.images, int)
 
 
-def test_a_product_of_what_is_no_number_is_an_error():
-    cfg = OmegaConf.create({"steps": None, "images": "${mul:${steps},12}"})
-    with pytest.raises(InterpolationResolutionError, match="a product needs numbers"):
-        _ = cfg.images
+@pytest.mark.parametrize("key", ["data.batch_size", "trainer.max_steps"])
+def test_a_factor_that_is_no_number_is_an_error_of_its_own_key(key, capsys):
+    assert train.main(["experiment=tiny", f"{key}=many", "debug=dry"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"ldm-train: {key}: must be int, got 'many'"
 
 
 @pytest.mark.parametrize(("mode", "offline"), [("online", False), ("offline", True), ("disabled", True)])

@@ -1,5 +1,4 @@
 import pytest
-from omegaconf import OmegaConf
 
 from ldm.cli.work import items, read_prompts
 from ldm.utils.errors import UserError
@@ -7,9 +6,7 @@ from ldm.utils.errors import UserError
 
 def config(**changes):
     defaults = {"prompt": None, "prompts": None, "seed": 0}
-    return OmegaConf.create(
-        defaults | {"num_images_per_prompt": 1, "negative_prompt": None, "num_images": None} | changes
-    )
+    return defaults | {"num_images_per_prompt": 1, "negative_prompt": None, "num_images": None} | changes
 
 
 def test_image_i_draws_from_the_seed_and_i():

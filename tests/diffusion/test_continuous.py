@@ -1,11 +1,17 @@
 """Flow matching and variance exploding are their closed forms, inverse to themselves, NaN outside."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
 
+from ldm.cli.groups import options
 from ldm.diffusion.continuous import FlowMatching, VarianceExploding
+from ldm.diffusion.level_grids import karras
+from ldm.diffusion.sampling import sample
+from ldm.diffusion.timesteps import leading, times_of, trailing
+from ldm.evaluation.oracle import Mixture
 
 TIMES = torch.cat([torch.linspace(-1, 0, 11), torch.linspace(0, 999, 200)[1:]]).double()
 
@@ -65,3 +71,19 @@ def test_time_is_the_inverse_of_log_snr(schedule):
 def test_impossible_settings_are_refused(kind, given, says):
     with pytest.raises(ValueError, match=says):
         kind(**given)
+
+
+@pytest.mark.parametrize("name", options("scheduler"))
+def test_no_solver_evaluates_a_net_below_the_least_noise_of_training(name):
+    """Why times below 0, where sigma goes to 0, are not trained."""
+    schedule, solver, seen = FlowMatching(), options("scheduler")[name], []
+    exact = Mixture().denoiser(schedule)
+
+    def denoise(x, t):
+        seen.append(float(t.min()))
+        return exact(x, t)
+
+    draw = lambda i, t, s: torch.zeros(2, dtype=torch.float64)  # noqa: E731
+    for grid, steps in product((trailing, leading, karras), (1, 5)):
+        sample(denoise, schedule, solver, torch.ones(2).double(), times_of(grid, schedule, steps), draw)
+    assert min(seen) > -1e-9

@@ -5,10 +5,11 @@ from itertools import product
 import pytest
 import torch
 
+from ldm.cli.groups import options
 from ldm.diffusion.prediction import Epsilon, Sample, Velocity
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.schedule import linear, scaled_linear, zero_snr
-from ldm.diffusion.weighting import MinSNR, Uniform
+from ldm.diffusion.weighting import MinSNR, Sigmoid, SoftMinSNR, Uniform
 
 PREDICTIONS = [Epsilon(), Velocity(), Sample()]
 
@@ -119,3 +120,43 @@ def test_the_denoiser_takes_once_or_twice_the_channels_only():
         denoise = diffusion.denoiser(lambda x_t, t, c=channels: x_t.new_zeros(len(x_t), c, 4, 4))
         with pytest.raises(ValueError, match=r"got \(2, \d, 4, 4\)"):
             denoise(x, t)
+
+
+SCHEDULES = options("schedule")
+
+
+def mean_loss(schedule, weighting, prediction, n=200_000):
+    """The loss at uniform times of a net whose error of eps is 1 at every level."""
+    diffusion = Diffusion(schedule=schedule, prediction=prediction, weighting=weighting)
+    t = (torch.arange(n, dtype=torch.float64) + 0.5) / n * (schedule.num_train_timesteps - 1)
+    alpha, sigma = schedule(t, 1, torch.float64)
+    _, eps = prediction.error_ratio(alpha, sigma)
+    return (diffusion._weight(t, alpha, sigma) / eps).mean().item()
+
+
+@pytest.mark.parametrize("bias", [-1.0, 2.0])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_sigmoid_loss_is_an_integral_over_the_log_snr(name, bias):
+    """The same for all schedules but for its ends (Kingma & Gao 2023, Eq. 7)."""
+    schedule = SCHEDULES[name]
+    last = torch.tensor([0.0, 999.0 - (0.5 if schedule.zero_terminal_snr else 0.0)], dtype=torch.float64)
+    high, low = schedule.log_snr(last)
+    softplus = torch.nn.functional.softplus
+    exact = (softplus(bias - low) - softplus(bias - high)).item()
+    if not schedule.zero_terminal_snr:
+        assert mean_loss(schedule, Sigmoid(bias=bias), Velocity()) == pytest.approx(exact, rel=1e-3)
+    else:  # infinite without the error's own factor of alpha^2
+        assert mean_loss(schedule, Sigmoid(bias=bias), Velocity()) > exact
+    assert mean_loss(schedule, SoftMinSNR(gamma=2.0), Velocity()) < 1.0
+
+
+@pytest.mark.parametrize("prediction", [Velocity(), Sample()])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_sigmoid_loss_is_finite_at_every_training_time(name, prediction):
+    schedule = SCHEDULES[name]
+    t = torch.cat([torch.arange(1000.0), 999 - torch.logspace(-4, 0, 50)])
+    diffusion = Diffusion(schedule=schedule, prediction=prediction, weighting=Sigmoid())
+    loss = diffusion.loss(lambda x_t, t: 0 * x_t, torch.ones(1050, 1, 1, 1), torch.ones(1050, 1, 1, 1), t)
+    assert loss.dtype == torch.float32
+    assert loss.isfinite().all()
+    assert (loss >= 0).all()

@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from ldm.cli.groups import options
 from ldm.diffusion.continuous import FlowMatching, VarianceExploding
 from ldm.diffusion.schedule import Tabulated, cosine, linear, scaled_linear, sigmoid, zero_snr
 
@@ -220,3 +221,14 @@ def test_tables_equal_those_of_diffusers(ours, theirs):
     reference = diffusers.DDPMScheduler(num_train_timesteps=1000, **theirs).alphas_cumprod.double()
     table = torch.tensor(ours.alphas_cumprod, dtype=torch.float64)
     torch.testing.assert_close(table, reference, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", options("schedule"))
+def test_the_rate_is_the_slope_of_the_log_snr(name):
+    """Against differences, away from the table's entries, where the slope jumps."""
+    schedule = options("schedule")[name]
+    t = torch.tensor([0.0, 0.3, 1.5, 250.25, 700.75, 997.5], dtype=torch.float64)
+    slope = (schedule.log_snr(t) - schedule.log_snr(t + 1e-6)) / 1e-6
+    torch.testing.assert_close(schedule.rate(t), slope, rtol=1e-3, atol=1e-9)
+    assert schedule.rate(t.float()).dtype == torch.float64
+    assert (schedule.rate(torch.arange(1000.0)) > 0).all()

@@ -1,5 +1,6 @@
 """Maps of uniform numbers to times have the distribution they name and stay within the schedule."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from ldm.diffusion.continuous import VarianceExploding
 from ldm.diffusion.schedule import linear
 from ldm.diffusion.time_sampling import (
     CosineMapTimes,
@@ -92,6 +94,13 @@ def test_log_normal_times_have_log_normal_levels():
     torch.testing.assert_close(torch.special.ndtr((log_sigma + 0.5) / 0.7), u, rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match=r"std"):
         LogNormalTimes(std=0.0)
+
+
+def test_log_normal_times_give_unit_variance_the_noise_that_edm_gives_half_of_it():
+    """The median of sigma / sigma_data: exp(-1.2) / 0.5."""
+    schedule = VarianceExploding()
+    t = LogNormalTimes()(torch.tensor([0.5], dtype=torch.float64), schedule)
+    assert schedule(t, 1)[1].item() == pytest.approx(math.exp(-1.2) / 0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize("rule", [CosineMapTimes(), LogNormalTimes()])

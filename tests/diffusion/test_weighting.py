@@ -118,3 +118,15 @@ def test_edm_weights_velocities_alike():
 def test_impossible_further_weights_are_refused(make):
     with pytest.raises(ValueError, match="must be"):
         make()
+
+
+@pytest.mark.parametrize("sigma_data", [0.5, 1.0])
+def test_soft_min_snr_is_that_of_its_authors(sigma_data):
+    """k-diffusion's, on the error of the preconditioned net, with gamma = 1 / sigma_data^2: 4 for pixels."""
+    sigma = torch.logspace(-2, 2, 50, dtype=torch.float64)
+    alpha = torch.ones_like(sigma)
+    c_out = sigma * sigma_data / torch.hypot(sigma, torch.tensor(sigma_data, dtype=torch.float64))
+    published = (sigma * sigma_data) ** 2 / (sigma**2 + sigma_data**2) ** 2  # of F, x0's error over c_out
+    ours = SoftMinSNR(gamma=sigma_data**-2)(alpha, sigma, Sample()) * c_out**2
+    torch.testing.assert_close(ours / ours[0], published / published[0])
+    assert SoftMinSNR().gamma == 1.0

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 from torch import nn
 
+from ldm.cli.compose import compose
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.lora import AdaptedNet, LoRA
 from ldm.models.protocols import (
@@ -29,9 +28,7 @@ OPTIONS = [(group, path.stem) for group in PROTOCOLS for path in sorted((CONF / 
 
 
 def built(group, option):
-    with initialize_config_module("ldm.conf", version_base="1.3"):
-        cfg = compose("train", [f"{group}={option}"])
-    node = OmegaConf.to_container(cfg[group], resolve=True)
+    node = compose("train", [f"{group}={option}"])[group]
     with torch.device("meta"):
         return construct({k: v for k, v in node.items() if k != "_partial_"}, group)
 

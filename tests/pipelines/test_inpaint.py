@@ -105,6 +105,49 @@ def test_arguments_out_of_range_are_named(pipeline: InpaintPipeline, options: di
         pipeline("a", image=picture(), **FAST, **options)
 
 
+@pytest.fixture
+def plain(stable_diffusion: Callable[..., LoadedModel]) -> InpaintPipeline:
+    model = stable_diffusion("sd1", 0, f8=True)
+    return InpaintPipeline(**model.components, config=model.config)
+
+
+def test_resampling_runs_each_part_several_times_and_keeps_what_is_known(plain: InpaintPipeline):
+    options = {"image": picture(), "mask": disc(), "num_inference_steps": 5, "output": "tensor", "seed": 3}
+    once = plain("a", **options)
+    assert torch.equal(plain("a", resample=1, jump_length=2, **options), once)
+    evaluations = plain.net_evaluations[0]
+    seen: list[int] = []
+    made = plain("a", resample=3, jump_length=2, on_step=lambda i, x, x0: seen.append(i), **options)
+    assert seen == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4]
+    assert plain.net_evaluations[0] * 5 == evaluations * len(seen)
+    white = torch.from_numpy(np.asarray(disc()) >= 128)
+    assert torch.equal(made[..., ~white], once[..., ~white])
+    assert not torch.equal(made[..., white], once[..., white])
+    together = plain(["b", "a"], resample=3, jump_length=2, **{**options, "seed": [8, 3]})
+    assert torch.allclose(together[1:2], made, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resample": 0}, r"resample must be at least 1, got 0"),
+        ({"jump_length": 0}, r"jump_length must be at least 1, got 0"),
+        ({"resample": 2, "jump_length": 3}, r"jump_length must be less than the 3 steps that are run, got 3"),
+        ({"resample": 2, "noise": "brownian"}, r"resample must be 1 with noise=brownian, got 2"),
+    ],
+)
+def test_impossible_resampling_is_refused(plain: InpaintPipeline, options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        plain("a", image=picture(), mask=disc(), **FAST, **options)
+
+
+def test_a_net_that_reads_masks_takes_no_resampling(stable_diffusion: Callable[..., LoadedModel]):
+    model = stable_diffusion("inpaint", 0, f8=True)
+    pipeline = InpaintPipeline(**model.components, config=model.config)
+    with pytest.raises(ValueError, match=r"resample must be 1 for a model that reads masks, got 2"):
+        pipeline("a", image=picture(), mask=disc(), resample=2, **FAST)
+
+
 def test_other_input_channels_are_refused(stable_diffusion: Callable[..., LoadedModel]):
     model = stable_diffusion("sd1", 0, f8=True)
     model.components["backbone"].in_channels = 6

@@ -1,10 +1,8 @@
 """The stages of a config: their modules, sizes and whether their data are encoded."""
 
 import pytest
-from hydra import compose, initialize_config_module
 
-from ldm.cli.config import plain
-from ldm.cli.resolvers import register_resolvers
+from ldm.cli.compose import compose
 from ldm.planning.stages import stages_of
 from ldm.utils.errors import UserError
 
@@ -12,9 +10,7 @@ CHECKPOINT = "first_stage.checkpoint=there.safetensors"
 
 
 def composed(*overrides):
-    register_resolvers()
-    with initialize_config_module("ldm.conf", version_base="1.3"):
-        return plain(compose("plan", ["paths.run=/nowhere", "experiment=tiny", *overrides]))
+    return compose("plan", ["paths.run=/nowhere", "experiment=tiny", *overrides])
 
 
 def test_blocks_are_as_written_whichever_the_config_has():

@@ -4,10 +4,8 @@ import copy
 import re
 
 import pytest
-from hydra import compose, initialize_config_module
 
-from ldm.cli.config import plain
-from ldm.cli.resolvers import register_resolvers
+from ldm.cli.compose import compose
 from ldm.training.check_model import check_model
 from ldm.utils.construct import user_modules
 from ldm.utils.errors import UserError
@@ -101,9 +99,7 @@ class Own(nn.Module):
 
 @pytest.fixture(scope="module")
 def tiny():
-    register_resolvers()
-    with initialize_config_module("ldm.conf", version_base="1.3"):
-        return plain(compose("train", ["paths.run=/nowhere", "experiment=tiny"]))
+    return compose("train", ["paths.run=/nowhere", "experiment=tiny"])
 
 
 def changed(config, changes):

@@ -3,12 +3,10 @@
 import json
 
 import pytest
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
 
 from ldm.checkpoints.converter import write_checkpoint
 from ldm.checkpoints.diffusers_config import backbone_json, backbone_node
-from ldm.cli.resolvers import register_resolvers
+from ldm.cli.compose import compose
 from ldm.models.unet import UNet
 from ldm.training.initial_weights import check_same, load_initial, reference, without_pretrained
 from ldm.utils.errors import UserError
@@ -17,9 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def composed(*overrides):
-    register_resolvers()
-    with initialize_config_module("ldm.conf", version_base="1.3"):
-        return OmegaConf.to_container(compose("train", ["paths.run=/nowhere", *overrides]), resolve=True)
+    return compose("train", ["paths.run=/nowhere", *overrides])
 
 
 @pytest.mark.parametrize("experiment", ["sd15", "sd2_base", "sd2_v", "sd_scale"])

@@ -124,7 +124,7 @@ def _job(
                 config = plain(cfg)
                 expected = {"supplied": checks.supplied, "unneeded": checks.unneeded}
                 check_with_deltas(config, command, arguments, **expected)
-                check_constraints(cfg)
+                check_constraints(config)
                 task(config)
         except (KeyboardInterrupt, SystemExit) as error:
             # Lightning turns ctrl-C into an exit after its clean-up

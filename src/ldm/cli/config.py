@@ -6,7 +6,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ldm.utils.construct import construct
 from ldm.utils.errors import UserError
 
 
@@ -22,14 +21,3 @@ def plain(node: DictConfig | Mapping[str, Any]) -> Any:
     except OmegaConfBaseException as error:
         first = (error.msg or str(error)).strip().splitlines()[0]
         raise UserError(first, error.full_key or "config") from error
-
-
-def build(node: DictConfig | Mapping[str, Any], **supplied: object) -> Any:
-    """The object that a node of a config describes (`ldm.utils.construct`).
-
-    Args:
-        node: has `_target_` and that target's arguments.
-        **supplied: live objects passed as further arguments.
-    """
-    key = node._get_full_key(None) if isinstance(node, DictConfig) else ""
-    return construct(plain(node), key or "", **supplied)

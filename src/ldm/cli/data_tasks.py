@@ -1,34 +1,50 @@
-"""Actions of ldm-data besides showing a data set: index shards, write them, measure the loader."""
+"""Actions of ldm-data: show a data set, index shards, write them, measure the loader."""
 
+import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from ldm.cli.config import build
 from ldm.cli.precompute import precompute
+from ldm.utils.construct import construct
 from ldm.utils.errors import UserError
 
-
-def images_per_second(data: Any, seconds: float) -> float:
-    """Speed of a loader, measured for about `seconds` after its first batch."""
-    loader = iter(data.train_dataloader())
-    next(loader)
-    start, images = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        images += len(next(loader)["key"])
-    return images / (time.perf_counter() - start)
+Config = dict[str, Any]
 
 
-def index(cfg: DictConfig) -> None:
+def show(config: Config) -> None:
+    """Prints what the data set holds and draws its first samples."""
+    path = Path(config["output"] or "outputs/data.png")
+    if path.exists() and not config["overwrite"]:
+        raise UserError(f"output: {path} exists; choose another output or overwrite=true")
+    import torch
+
+    from ldm.data.speed import images_per_second
+    from ldm.utils.image_io import make_grid, save_png, to_uint8
+
+    data, samples = construct(config["data"], "data"), config["samples"]
+    if hasattr(data, "verify"):
+        raise UserError("data: latents hold no images to show; ldm-data bench data=latents measures them")
+    print(f"{len(data.training_keys())} images, {data.steps_per_epoch} steps an epoch of {data.batch_size}")
+    print(f"{images_per_second(data, config['seconds']):,.0f} images/s from the loader")
+    count = -(-samples // data.batch_size)
+    batches = list(itertools.islice(iter(data.train_dataloader()), count))
+    captions = [caption for batch in batches for caption in batch["caption"]][:samples]
+    images = torch.cat([batch["image"] for batch in batches])[:samples]
+    for caption in captions[:8]:
+        print(f"  {caption}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(make_grid(to_uint8(images), columns=8), path, {"captions": "\n".join(captions)})
+    print(path)
+
+
+def index(config: Config) -> None:
     """Makes the index of data=laion and says what the shards hold."""
     from ldm.data.shards.datamodule import ShardData
 
-    data, start = build(cfg.data), time.perf_counter()
+    data, start = construct(config["data"], "data"), time.perf_counter()
     if not isinstance(data, ShardData):
         raise UserError("data: only tar shards have an index (data=laion data.shards=...)")
     found = data.index
@@ -41,29 +57,20 @@ def index(cfg: DictConfig) -> None:
             print(f"{shard.path}: {shard.damage}; {shard.samples} samples before it")
 
 
-def recommended(speeds: Mapping[int, float]) -> int:
-    """The smallest number of workers whose speed is within 5% of the best.
-
-    Args:
-        speeds: number of workers -> images a second.
-    """
-    best = max(speeds.values())
-    return min(workers for workers, speed in speeds.items() if speed >= 0.95 * best)
-
-
-def bench(cfg: DictConfig) -> None:
+def bench(config: Config) -> None:
     """Measures the loader for several numbers of workers, and where the time of one goes."""
     from ldm.data.laion import LaionData
+    from ldm.data.speed import images_per_second, recommended_workers
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    data, found = build(cfg.data), {}
+    data, found = construct(config["data"], "data"), {}
     for workers in sorted({0, 1, 2, cores}):
         data.num_workers = workers
-        found[workers] = images_per_second(data, cfg.seconds)
+        found[workers] = images_per_second(data, config["seconds"])
         print(f"num_workers={workers}: {found[workers]:,.0f} images/s")
     best = max(found, key=lambda workers: found[workers])
     print(f"best: data.num_workers={best} ({cores} cores)")
-    print(f"recommended: data.num_workers={recommended(found)}, the smallest within 5% of the best")
+    print(f"recommended: data.num_workers={recommended_workers(found)}, the smallest within 5% of the best")
     if isinstance(data, LaionData):
         spent = data.profile(min(len(data.kept), 500))
         total = sum(spent.values())
@@ -71,57 +78,43 @@ def bench(cfg: DictConfig) -> None:
         print(f"one process is limited by: {max(spent, key=lambda name: spent[name])}")
 
 
-def write(cfg: DictConfig) -> None:
+def write(config: Config) -> None:
     """Writes the shards of a data set and their index."""
+    from ldm.data.shards.stored import stored_samples
     from ldm.data.shards.writer import write_shards
 
-    if cfg.output is None:
+    if config["output"] is None:
         raise UserError("output: needs a folder for the shards (output=FOLDER)")
-    folder = Path(cfg.output)
-    _say_written(write_shards(_samples(build(cfg.data)), folder, cfg.per_shard), folder)
+    data, folder = construct(config["data"], "data"), Path(config["output"])
+    _print_written(write_shards(stored_samples(data), folder, config["per_shard"]), folder)
 
 
-def hugging_face(cfg: DictConfig) -> None:
+def hugging_face(config: Config) -> None:
     """Writes the shards of a Hugging Face dataset and says what was left out."""
     from ldm.data.hugging_face import open_dataset, samples_of
     from ldm.data.shards.writer import write_shards
 
     for key in ("dataset", "output"):
-        if cfg[key] is None:
+        if config[key] is None:
             raise UserError(f"{key}: needs a value ({key}=...)")
-    folder, skipped = Path(cfg.output), Counter[str]()
-    dataset = open_dataset(cfg.dataset, cfg.split)
-    samples = samples_of(dataset, cfg.image_column, cfg.caption_column, skipped)
+    folder, skipped = Path(config["output"]), Counter[str]()
+    dataset = open_dataset(config["dataset"], config["split"])
+    samples = samples_of(dataset, config["image_column"], config["caption_column"], skipped)
     try:
-        count = write_shards(samples, folder, cfg.per_shard)
+        count = write_shards(samples, folder, config["per_shard"])
     finally:
         for cause, number in skipped.items():
             print(f"{number:,} left out: {cause}")
-    _say_written(count, folder)
+    _print_written(count, folder)
 
 
-def _say_written(count: int, folder: Path) -> None:
+def _print_written(count: int, folder: Path) -> None:
     print(f"{count:,} samples in {folder}")
     print(f"train on them: data=laion data.shards='{folder}/*.tar'")
 
 
-def _samples(data: Any) -> Iterator[Any]:
-    """The samples of a data set in memory, or the files of a folder as they are."""
-    from PIL import Image
-
-    from ldm.data.imagefolder import ImageFolderData
-    from ldm.data.shards.writer import encoded, of_file
-
-    if isinstance(data, ImageFolderData):
-        for path in data.paths():
-            yield of_file(path, data.caption(path))
-        return
-    images, captions = data.read()
-    for pixels, caption in zip(images, captions, strict=True):
-        yield encoded(Image.fromarray(pixels.movedim(0, -1).numpy()), caption)
-
-
 TASKS = {
+    "show": show,
     "index": index,
     "bench": bench,
     "precompute": precompute,

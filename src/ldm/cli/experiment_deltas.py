@@ -26,7 +26,10 @@ def check_with_deltas(config: Mapping[str, Any], command: str, arguments: Namesp
 
     Raises: UserError for the first mistake.
     """
+    typed = [str(word).lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task]
     try:
+        for name in typed:  # first, as other keys may be derived from a wrong one
+            check(config.get(name), name, **expected)
         check(config, **expected)
     except UserError as error:
         if error.key and (line := _line(error.key, config, command, arguments)):

@@ -1,10 +1,9 @@
 """Where ldm-sample writes its images."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from omegaconf import DictConfig
+from typing import Any
 
 from ldm.cli.sweep import sweep_folder
 from ldm.utils.errors import UserError
@@ -15,24 +14,25 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "image"
 
 
-def output_paths(cfg: DictConfig, prompts: Sequence[str | None]) -> list[Path]:
+def output_paths(config: Mapping[str, Any], prompts: Sequence[str | None]) -> list[Path]:
     """Paths of the images, one for each.
 
     Raises: UserError if it is no PNG or, for a file of prompts, no folder.
     """
-    each, count = cfg.num_images_per_prompt, len(prompts) * cfg.num_images_per_prompt
-    if (sweep := sweep_folder()) is not None and cfg.output is not None:
+    output, each = config["output"], config["num_images_per_prompt"]
+    count = len(prompts) * each
+    if (sweep := sweep_folder()) is not None and output is not None:
         raise UserError("output: a sweep has a folder for each job, in hydra.sweep.dir=FOLDER")
     home = sweep or Path("outputs")
-    if cfg.prompts is not None:
-        folder = Path(cfg.output or home / Path(cfg.prompts).stem)
+    if config["prompts"] is not None:
+        folder = Path(output or home / Path(config["prompts"]).stem)
         if folder.is_file() or folder.suffix.lower() == ".png":
             raise UserError(f"output: must be a folder for a file of prompts, got {folder}")
         width = max(4, len(str(count - 1)))
         return [folder / f"{i:0{width}d}.png" for i in range(count)]
-    if cfg.output is not None and Path(cfg.output).suffix.lower() != ".png":
-        raise UserError(f"output: must end in .png, got {cfg.output!r}")
-    base = [Path(cfg.output) if cfg.output else home / f"{slug(p or '')}.png" for p in prompts]
+    if output is not None and Path(output).suffix.lower() != ".png":
+        raise UserError(f"output: must end in .png, got {output!r}")
+    base = [Path(output) if output else home / f"{slug(p or '')}.png" for p in prompts]
     return [
         path.with_name(f"{path.stem}-{i * each + j:04d}.png") if count > 1 else path
         for i, path in enumerate(base)

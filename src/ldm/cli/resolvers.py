@@ -1,6 +1,5 @@
 """Functions that configs may use as `${name:...}`; registered before a config is composed."""
 
-import math
 import os
 from pathlib import Path
 
@@ -13,12 +12,14 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("wandb_offline", _wandb_offline, replace=True)
 
 
-def _product(*factors: object) -> int | float:
-    """The product of numbers, as of steps and images per step."""
-    numbers = [factor for factor in factors if isinstance(factor, int | float)]
-    if len(numbers) < len(factors):
-        raise ValueError(f"a product needs numbers, got {list(factors)}")
-    return math.prod(numbers)
+def _product(*factors: object) -> object:
+    """The product of numbers; otherwise a factor that is none, whose key the checks then name."""
+    product: int | float = 1
+    for factor in factors:
+        if not isinstance(factor, int | float):
+            return factor
+        product *= factor
+    return product
 
 
 def _wandb_offline() -> bool:

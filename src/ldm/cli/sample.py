@@ -3,8 +3,6 @@
 import logging
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ldm.cli.app import entry
 from ldm.cli.outputs import refuse_existing
 from ldm.cli.work import work_of
@@ -16,15 +14,14 @@ log = logging.getLogger(__name__)
 @entry("sample")
 def main(config: dict[str, Any]) -> None:
     """Sample the images and write them."""
-    cfg = OmegaConf.create(config)
-    work = work_of(cfg)
-    refuse_existing([path for batch in work.batches for path in batch.paths.values()], cfg.overwrite)
+    work = work_of(config)
+    refuse_existing([path for batch in work.batches for path in batch.paths.values()], config["overwrite"])
     from ldm.pipelines.recipe import recipe, save_with_recipe
     from ldm.pipelines.request import load, of_batch
     from ldm.utils.device import set_threads
 
-    set_threads(cfg.threads)
-    loaded = load(work.request, own_device(cfg.device), work.wanted)
+    set_threads(config["threads"])
+    loaded = load(work.request, own_device(config["device"]), work.wanted)
     for batch in work.batches:
         images = loaded.pipeline(**of_batch(batch.items), progress=True, **loaded.arguments)
         for index, path in batch.paths.items():

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-
 from ldm.cli.outputs import output_paths
 from ldm.utils.distributed import launched
 from ldm.utils.errors import UserError
@@ -39,47 +37,45 @@ class Work(NamedTuple):
     wanted: dict[str, str] | None
 
 
-def work_of(cfg: DictConfig) -> Work:
+def work_of(config: Mapping[str, Any]) -> Work:
     """The work of a command line: a replay, or prompts.
 
     Raises: UserError for arguments that do not fit together.
     """
-    if cfg.replay is not None:
-        return replayed(cfg)
-    if cfg.batch_size < 1:
-        raise UserError(f"batch_size: must be at least 1, got {cfg.batch_size}")
-    prompts = read_prompts(cfg)
-    images, paths, size = items(cfg, prompts), output_paths(cfg, prompts), cfg.batch_size
+    if config["replay"] is not None:
+        return replayed(config)
+    if (size := config["batch_size"]) < 1:
+        raise UserError(f"batch_size: must be at least 1, got {size}")
+    prompts = read_prompts(config)
+    images, paths = items(config, prompts), output_paths(config, prompts)
     rank, world, _ = launched()
     batches = [
         Batch(images[start : start + size], dict(enumerate(paths[start : start + size])))
         for start in range(0, len(images), size)
     ]
-    return Work(request_of(cfg), batches[rank::world], cfg.scale, None)
+    return Work(request_of(config), batches[rank::world], config["scale"], None)
 
 
-def replayed(cfg: DictConfig) -> Work:
+def replayed(config: Mapping[str, Any]) -> Work:
     """The work that samples the image of a PNG again.
 
     Raises: UserError if the PNG has no recipe.
     """
     from ldm.pipelines.recipe import read_recipe, request_in
 
-    recipe = read_recipe(cfg.replay)
+    recipe = read_recipe(config["replay"])
     request, batch, index = request_in(recipe)
-    path = Path(cfg.output or Path("outputs") / Path(cfg.replay).name)
+    path = Path(config["output"] or Path("outputs") / Path(config["replay"]).name)
     return Work(request, [Batch(batch, {index: path})], recipe.get("scale", 1), recipe["sha256"])
 
 
-def request_of(cfg: DictConfig) -> dict[str, Any]:
+def request_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the config that decides on the pixels, plain types only."""
     from ldm.pipelines.recipe import FILES, MODELS
     from ldm.pipelines.request import CALL, MODEL, NODES, READING
 
-    given = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(given, dict)
     names = ("kind", *MODELS, "size", *CALL, *READING, *MODEL, *FILES, *NODES)
-    request = {name: given[name] for name in names if name in given}
+    request = {name: config[name] for name in names if name in config}
     for name in ("guidance_scale", "eta", "strength", "lora_scale"):  # 4 on the command line is an int
         if isinstance(request.get(name), int):
             request[name] = float(request[name])
@@ -90,23 +86,24 @@ def request_of(cfg: DictConfig) -> dict[str, Any]:
     return request
 
 
-def read_prompts(cfg: DictConfig) -> Sequence[str | None]:
+def read_prompts(config: Mapping[str, Any]) -> Sequence[str | None]:
     """The prompts of the command line or of a file, one a line; None for images of an unconditional model.
 
     Raises: UserError if there is none, or more than one source was given.
     """
-    if sum(value is not None for value in (cfg.prompt, cfg.prompts, cfg.num_images)) != 1:
+    prompt, file, count = config["prompt"], config["prompts"], config["num_images"]
+    if sum(value is not None for value in (prompt, file, count)) != 1:
         raise UserError(
             "prompt: give either prompt=TEXT (or a list), or prompts=FILE with one prompt a line, or "
             "num_images=NUMBER for an unconditional model"
         )
-    if cfg.num_images is not None:
-        if cfg.num_images < 1:
-            raise UserError(f"num_images: must be at least 1, got {cfg.num_images}")
-        return [None] * cfg.num_images
-    if cfg.prompt is not None:
-        return [cfg.prompt] if isinstance(cfg.prompt, str) else [str(p) for p in cfg.prompt]
-    path = Path(cfg.prompts)
+    if count is not None:
+        if count < 1:
+            raise UserError(f"num_images: must be at least 1, got {count}")
+        return [None] * count
+    if prompt is not None:
+        return [prompt] if isinstance(prompt, str) else [str(p) for p in prompt]
+    path = Path(file)
     if not path.is_file():
         raise UserError(f"prompts: no file at {path}")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -115,12 +112,12 @@ def read_prompts(cfg: DictConfig) -> Sequence[str | None]:
     return found
 
 
-def items(cfg: DictConfig, prompts: Sequence[str | None]) -> list[dict[str, Any]]:
+def items(config: Mapping[str, Any], prompts: Sequence[str | None]) -> list[dict[str, Any]]:
     """Prompt, negative prompt, seed and number of each image, as the pipelines count them.
 
     Raises: UserError if the seeds or negative prompts are not as many as they must be.
     """
-    each, negative, seed = cfg.num_images_per_prompt, cfg.negative_prompt, cfg.seed
+    each, negative, seed = config["num_images_per_prompt"], config["negative_prompt"], config["seed"]
     if each < 1:
         raise UserError(f"num_images_per_prompt: must be at least 1, got {each}")
     count, one_seed = len(prompts) * each, isinstance(seed, int)

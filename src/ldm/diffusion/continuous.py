@@ -25,6 +25,10 @@ class FlowMatching(NoiseSchedule):
     Rectified flow (Liu et al. 2023, arXiv:2209.03003, Eq. 1; Lipman et al. 2023, arXiv:2210.02747, with time
     reversed); shift is that of Esser et al. 2024 (arXiv:2403.03206, Eq. 23). The last level is pure noise.
 
+    Training covers u in [1 / T, 1] and not, as Eq. 1, (0, 1 / T): no solver evaluates a net below t = 0, from
+    where its last step leads to the data, and there the net would have to tell noise of less than 1 / T apart
+    from the data. Diffusers' training of Stable Diffusion 3 has the levels 1 / T, 2 / T, ..., 1.
+
     Args:
         num_train_timesteps: T; u = 1 / T, the first level, is the least noise in training.
         shift: multiplies sigma/alpha at each time; above 1 for larger images.

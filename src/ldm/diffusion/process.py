@@ -67,7 +67,7 @@ class Diffusion:
             )
         target = self.prediction.target(x0, noise, alpha, sigma)
         error = (out.float() - target.float()).square().flatten(1).mean(1)  # (b,)
-        return self.weighting(alpha, sigma, self.prediction).flatten() * error
+        return self._weight(t, alpha, sigma) * error
 
     def denoiser(self, net: Net) -> Denoise:
         """The function (x_t, t) -> (x0, eps) that samplers call, t (b,) or (1,).
@@ -91,6 +91,15 @@ class Diffusion:
             return self.prediction.split(out, x_t, alpha, sigma)._replace(variance=variance)
 
         return denoise
+
+    def _weight(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Float[Tensor, " b"]:
+        """Weights of the losses at times t; a density over the log-SNR becomes one over t / (T - 1)."""
+        weight = self.weighting(alpha, sigma, self.prediction).flatten()
+        if not getattr(self.weighting, "over_log_snr", False):
+            return weight
+        rate = self.schedule.rate(t) * (self.schedule.num_train_timesteps - 1)
+        # at pure noise the rate is infinite, and the product's limit 0
+        return torch.where(weight > 0, weight * rate, 0.0).to(weight.dtype)
 
     def _input(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The input of the net: x_t, scaled to unit variance where the schedule demands it."""

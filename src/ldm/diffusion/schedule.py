@@ -50,6 +50,14 @@ class NoiseSchedule(ABC):
     def levels(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) of a log-SNR."""
 
+    def rate(self, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """-d log_snr / dt at times t >= 0, (b,), by differences in float64; +inf at pure noise."""
+        if t.device.type == "mps":  # which has no float64, and float32 leaves no digits to a difference
+            return self.rate(t.cpu()).float().to(t.device)
+        t, h = t.double(), 1e-4
+        low = torch.where(t < 1, t, t - h)  # forward near t = 0, where the slope jumps, backward elsewhere
+        return (self.log_snr(low) - self.log_snr(torch.where(t < 1, t + h, t))) / h
+
     @property
     def zero_terminal_snr(self) -> bool:
         """True if the last level is pure noise, alpha = 0."""

@@ -95,11 +95,12 @@ class LogNormalTimes:
     """log(sigma / alpha) normal, within the schedule (Karras et al. 2022, arXiv:2206.00364, Table 1).
 
     Args:
-        mean: P_mean.
+        mean: P_mean - log(sigma_data). The paper's P_mean of -1.2 is for data of standard deviation 1/2; for
+            the same noise relative to data of unit variance, as latents are, it is -1.2 + log 2.
         std: P_std.
     """
 
-    mean: float = -1.2
+    mean: float = -0.5069
     std: float = 1.2
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,11 @@ from ldm.utils.errors import UserError
 
 @runtime_checkable
 class Weighting(Protocol):
-    """Maps noise levels to weights, finite for every level."""
+    """Maps noise levels to weights, finite for every level.
+
+    With `over_log_snr = True` on its class a weighting is a density over the log-SNR, which `Diffusion.loss`
+    multiplies by -d log SNR / dt. Without, it is a density over the times.
+    """
 
     def __call__(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
         """Weight of the prediction's squared error, shaped as alpha."""
@@ -62,10 +66,11 @@ class SoftMinSNR:
     Crowson et al. 2024 (arXiv:2401.11605). In error ratios: 1 / (1 / eps + 1 / (gamma x0)).
 
     Args:
-        gamma: the limit of the weight at clean data.
+        gamma: the limit of the weight at clean data. The paper's 4 is 1 / sigma_data^2 for its pixels of
+            standard deviation 1/2; data of unit variance, as latents are, take 1.
     """
 
-    gamma: float = 4.0
+    gamma: float = 1.0
 
     def __post_init__(self) -> None:
         _check_positive("gamma", self.gamma)
@@ -80,13 +85,18 @@ class SoftMinSNR:
 
 @dataclass(frozen=True, kw_only=True)
 class Sigmoid:
-    """sigmoid(bias - log SNR) on the error of eps (Hoogeboom et al. 2024, arXiv:2410.19324).
+    """sigmoid(bias - log SNR) on the error of eps, over the log-SNR (Kingma & Gao 2023, arXiv:2303.00848).
 
-    It is `SoftMinSNR` with gamma = exp(bias).
+    The loss at uniform times is the integral of w(lambda) |eps - eps_hat|^2 d lambda, lambda = log SNR (their
+    Eq. 7), so that the schedule decides on its variance alone: at a time the weight is w -d lambda / dt, with
+    t in units of the training range. w is `SoftMinSNR` with gamma = exp(bias), over lambda in place of t.
+    Hoogeboom et al. 2024 (arXiv:2410.19324) shift the bias for large images.
 
     Args:
         bias: log-SNR at which the weight is one half; larger favours less noise.
     """
+
+    over_log_snr: ClassVar[bool] = True
 
     bias: float = 0.0
 

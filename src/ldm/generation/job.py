@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ldm.diffusion.brownian import step_noise
+from ldm.diffusion.resampling import Resampling
 from ldm.diffusion.schedule import NoiseSchedule
 from ldm.diffusion.thresholding import Thresholding
 from ldm.generation.draws import Draws
@@ -16,6 +17,8 @@ from ldm.schedulers.base import Scheduler
 
 Watch = Callable[[int, Tensor, Tensor], None]
 """Called after each step with its index, the latents and the estimate of x0."""
+
+ONCE = Resampling(count=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +40,7 @@ class Job:
         draws: the random numbers.
         single: whether the caller wants one image rather than a list.
         given: the arguments of the call.
+        resampling: parts of the grid to run several times.
     """
 
     prompts: list[str]
@@ -53,6 +57,7 @@ class Job:
     draws: Draws
     single: bool
     given: Settings
+    resampling: Resampling = ONCE
 
     def batches(self) -> Iterator[range]:
         """The images that are sampled together."""
@@ -62,7 +67,7 @@ class Job:
     @property
     def steps(self) -> int:
         """Steps of all batches together."""
-        return len(list(self.batches())) * (len(self.grid) - 1)
+        return len(list(self.batches())) * self.resampling.steps(len(self.grid) - 1)
 
     def pure_noise(self, rows: range) -> Tensor:
         """Latents at the top of the schedule, as wide as noisy data of unit variance."""

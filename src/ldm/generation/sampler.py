@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ldm.diffusion.process import Diffusion
+from ldm.diffusion.resampling import resampled
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.thresholding import thresholded
 from ldm.diffusion.timesteps import times_of
@@ -137,6 +138,8 @@ class Sampler:
             watch: called after each step of each batch.
         """
         schedule, parts, evaluations = self.diffusion.schedule, [], []
+        once = job.resampling.count == 1
+        run = sample if once else partial(resampled, resampling=job.resampling)
         for rows in job.batches():
             first = Start(x=job.pure_noise(rows)) if start is None else start(rows)
             counts: list[int] = []
@@ -146,7 +149,7 @@ class Sampler:
             denoise = thresholded(self.diffusion.denoiser(net), schedule, job.thresholding)
             after = first.after_step(watch, job.given.on_step)
             noise = job.step_noise(rows)
-            parts.append(sample(denoise, schedule, job.scheduler, first.x, job.grid, noise, after))
+            parts.append(run(denoise, schedule, job.scheduler, first.x, job.grid, noise, after))
             evaluations += [sum(counts) // len(rows)] * len(rows)
         return Latents(torch.cat(parts), evaluations)
 

@@ -1,6 +1,7 @@
 """Inpainting: new content under a mask, the image itself everywhere else (Rombach et al. 2022, Sec. 4.5)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Unpack
 
 import torch
@@ -8,11 +9,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ldm.diffusion.resampling import Resampling
 from ldm.generation.job import Job, Start
 from ldm.generation.settings import Options, settings
 from ldm.pipelines.base import Pipeline
 from ldm.pipelines.fit import check_input_channels
 from ldm.pipelines.images import Encoded, Images, as_masks, as_tensor
+from ldm.utils.errors import UserError
 
 
 class InpaintPipeline(Pipeline):
@@ -21,8 +24,13 @@ class InpaintPipeline(Pipeline):
     A net with further input channels (9 in Stable Diffusion's inpainting model) reads the mask and the
     latents of the image with the masked pixels grey. For a plain net the latents outside the mask are
     replaced after each step by those of the image at the new noise level, with the noise of the start, and by
-    the image's own at the end (RePaint without resampling, Lugmayr et al. 2022, arXiv:2201.09865, Eq. 8). In
-    both cases the pixels outside the mask are those of the input.
+    the image's own at the end (Lugmayr et al. 2022, arXiv:2201.09865, Eq. 8). RePaint draws that noise anew
+    at each step: on Gaussian data this leaves the covariance of old and new pixels as it is and makes the
+    variance of new ones, too small already, smaller still. In both cases the pixels outside the mask are the
+    input's.
+
+    A plain net sees the image through noise alone, and what it draws agrees with it too little: `resample`
+    runs each part of the path several times (RePaint's Alg. 1).
     """
 
     def __call__(
@@ -32,6 +40,8 @@ class InpaintPipeline(Pipeline):
         image: Images,
         mask: Images,
         strength: float = 1.0,
+        resample: int = 1,
+        jump_length: int = 1,
         **options: Unpack[Options],
     ) -> Image.Image | list[Image.Image] | Tensor:
         """Samples an image for each prompt, equal to the given one outside the mask.
@@ -42,6 +52,9 @@ class InpaintPipeline(Pipeline):
             mask: one or as many as images, of their size; from 128 on (tensors: from 0 on) a pixel is
                 repainted.
             strength: share of the steps that are run, in (0, 1]; at 1 the start is pure noise.
+            resample: how often each part of the steps is run, with a net that does not read masks; the time
+                is as many times as long.
+            jump_length: steps of a part, less than are run.
             options: arguments that all pipelines share: `ldm.generation.Settings`.
 
         Returns: one image for one prompt and one image each, else a list; a tensor if asked for.
@@ -52,7 +65,7 @@ class InpaintPipeline(Pipeline):
         images = as_tensor(image, "image", self.device)
         masks = as_masks(mask, images)
         shape = self.sampler.latent_shape(*images.shape[2:])
-        job = self.prepare(prompt, given, shape, strength)
+        job = self._resampled(self.prepare(prompt, given, shape, strength), resample, jump_length)
         source = Encoded(self.sampler, images, job, "posterior")
         start = self._start(job, source, images, masks)
         with self.watched(job) as watch:
@@ -76,6 +89,26 @@ class InpaintPipeline(Pipeline):
             return Start(x=x, concat=torch.cat([small[index], hidden(rows)], dim=1))
 
         return start
+
+    def _resampled(self, job: Job, resample: int, jump_length: int) -> Job:
+        """The job with its parts run several times.
+
+        Raises: ValueError for numbers out of range, a net that reads masks and noise of one path.
+        """
+        for name, value in (("resample", resample), ("jump_length", jump_length)):
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}")
+        if resample == 1:
+            return job
+        if self.reads_masks():
+            raise UserError(f"resample must be 1 for a model that reads masks, got {resample}")
+        if job.noise == "brownian":  # a path has one increment for a transition, however often it is run
+            raise UserError(f"resample must be 1 with noise=brownian, got {resample}")
+        if jump_length >= (steps := len(job.grid) - 1):
+            raise UserError(
+                f"jump_length must be less than the {steps} steps that are run, got {jump_length}"
+            )
+        return replace(job, resampling=Resampling(count=resample, jump=jump_length))
 
     def reads_masks(self) -> bool:
         """True if the net has input channels for the mask and the masked image."""

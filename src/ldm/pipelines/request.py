@@ -22,7 +22,10 @@ KINDS: dict[str, type[Pipeline]] = {
     "inpaint": InpaintPipeline,
 }
 # Settings that keep their name from the command line to the pipeline and the PNG.
-CALL = ("num_inference_steps", "guidance_scale", "eta", "noise", "clip_skip", "height", "width", "strength")
+CALL = (
+    *("num_inference_steps", "guidance_scale", "eta", "noise", "clip_skip", "height", "width", "strength"),
+    *("resample", "jump_length"),
+)
 READING = ("variant", "prediction", "ema", "dtype")
 MODEL = ("vae_slicing", "vae_tiling", "lora_scale")
 NODES = ("scheduler", "timesteps", "thresholding", "guidance")

@@ -1,4 +1,12 @@
-"""Lightning glue of the first stage: reconstruction, KL, perceptual, adversarial (Rombach et al. 2022)."""
+"""Lightning glue of the first stage: reconstruction, KL, perceptual, adversarial (Rombach et al. 2022).
+
+The loss is that of the original code divided by the number D of elements of an image (196,608 at 256 pixels).
+There errors are summed over pixels and channels, the perceptual distance over as many copies, and the KL
+divergence over the latent; here errors are means and the divergence is over D. The weights thus have the
+values of the original configs, AdamW's steps are the same, and the balance of error and divergence does not
+depend on the image's size.
+The adaptive weight is bounded by 1e4 / D, the original's by 1e4.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -19,39 +27,43 @@ from ldm.training.probe import AutoencoderProbe
 
 
 @torch.no_grad()
-def latent_statistics(means: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
+def latent_statistics(z: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
     """Scaling and shift that give latents mean 0 and overall variance 1.
 
     Args:
-        means: of the posteriors of training images.
+        z: samples of the posteriors of training images, as the diffusion model sees them: the variance of
+            their means leaves out the posteriors' own.
         whitening: 0 keeps the channels' relative spread, 1 gives each channel variance 1; None is one scale
             for all and no shift (Rombach et al. 2022, App. G).
 
     Returns: `scaling_factor` and `shift_factor`, one number per channel, or one for all.
     """
     if whitening is None:
-        return {"scaling_factor": 1.0 / float(means.std().clamp_min(1e-6)), "shift_factor": 0.0}
-    shift, std = means.mean((0, 2, 3)), means.std((0, 2, 3)).clamp_min(1e-6)
+        return {"scaling_factor": 1.0 / float(z.std().clamp_min(1e-6)), "shift_factor": 0.0}
+    shift, std = z.mean((0, 2, 3)), z.std((0, 2, 3)).clamp_min(1e-6)
     scale = std**-whitening
     scale = scale / ((std * scale).square().mean().sqrt())
     return {"scaling_factor": scale.tolist(), "shift_factor": shift.tolist()}
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+def adaptive_weight(
+    reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor, bound: float = 1e4
+) -> Tensor:
     """Ratio of the two losses' gradient norms at the decoder's last layer (Esser et al. 2021, Eq. 7).
 
     Args:
         reconstruction: scalar reconstruction loss.
         adversarial: scalar generator loss.
         last_layer: weight of the decoder's last convolution.
+        bound: of the weight.
 
-    Returns: the weight of the adversarial term, in [0, 1e4], detached.
+    Returns: the weight of the adversarial term, in [0, bound], detached.
     """
     norms = [
         torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
         for loss in (reconstruction, adversarial)
     ]
-    return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, 1e4).detach()
+    return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, bound).detach()
 
 
 class AutoencoderTraining(pl.LightningModule):
@@ -64,7 +76,7 @@ class AutoencoderTraining(pl.LightningModule):
         batch_size: global batch size, images per step.
         l1_weight: weight of the mean absolute error per element.
         l2_weight: weight of the mean squared error per element.
-        kl_weight: weight of the KL divergence, summed per sample.
+        kl_weight: weight of the KL divergence, summed per sample, against errors summed per sample.
         perceptual: makes a perceptual distance (image, image) -> (b,); None leaves the term out.
         perceptual_weight: its weight.
         discriminator: makes the discriminator; None leaves the adversarial term out.
@@ -156,9 +168,8 @@ class AutoencoderTraining(pl.LightningModule):
         """Loss of each sample without the adversarial term."""
         difference = output - image
         loss = self.l1_weight * difference.abs().flatten(1).mean(1)
-        loss = (
-            loss + self.l2_weight * difference.square().flatten(1).mean(1) + self.kl_weight * posterior.kl()
-        )
+        loss = loss + self.l2_weight * difference.square().flatten(1).mean(1)
+        loss = loss + self.kl_weight * posterior.kl() / image[0].numel()
         for perceptual in self.perceptual:
             loss = loss + self.perceptual_weight * perceptual(image, output)
         return loss
@@ -203,7 +214,7 @@ class AutoencoderTraining(pl.LightningModule):
         loss = losses.mean()
         self.discriminator.requires_grad_(False)
         fool = -self.discriminator(output).mean()
-        weight = adaptive_weight(loss, fool, self.net.last_layer)
+        weight = adaptive_weight(loss, fool, self.net.last_layer, 1e4 / image[0].numel())
         yield 0, loss + self.adversarial_weight * weight * fool
         self.discriminator.requires_grad_(True)
         real, fake = self.discriminator(image), self.discriminator(output.detach())
@@ -248,6 +259,10 @@ class AutoencoderTraining(pl.LightningModule):
 
     @torch.no_grad()
     def latent_statistics(self, images: Float[Tensor, "n c h w"], whitening: float | None) -> dict[str, Any]:
-        """`latent_statistics` of training images in [-1, 1], by the EMA weights."""
-        parts = [self.ema.encode(x.to(self.device)).mean for x in images.split(64)]
+        """`latent_statistics` of training images in [-1, 1], by the EMA weights, drawn by (seed, index)."""
+        parts = []
+        for index in torch.arange(len(images), device=self.device).split(64):
+            posterior = self.ema.encode(images[index.cpu()].to(self.device))
+            noise = random.normal(self.seed, "latent_statistics", index, 0, posterior.mean.shape[1:])
+            parts.append(posterior.sample(noise))
         return latent_statistics(torch.cat(parts), whitening)

@@ -12,8 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.unet import UNet
-from ldm.training.callbacks import speed
-from ldm.training.callbacks.speed import Speed, measured_flops, peak_flops, peak_memory
+from ldm.training.callbacks.speed import Speed, peak_memory
 from ldm.training.flops import flops, flops_of_method
 
 
@@ -45,17 +44,7 @@ def test_rates_are_those_of_the_window(monkeypatch):
         assert row["memory_gb"] > 0
 
 
-def test_a_gpu_is_known_by_its_name(monkeypatch):
-    for name, peak in (("NVIDIA A100-SXM4-40GB", 312e12), ("NVIDIA H100 PCIe", 756e12), ("Tesla T4", 65e12)):
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
-        assert peak_flops(torch.device("cuda")) == peak
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Unheard Of")
-    monkeypatch.setattr(speed, "measured_flops", lambda device: 7.0)
-    assert peak_flops(torch.device("cuda")) == 7.0
-
-
-def test_what_is_measured_is_of_this_machine():
-    assert 1e8 < measured_flops(torch.device("cpu"), size=128) < 1e14
+def test_the_memory_is_that_of_this_process():
     assert 0.01 < peak_memory(torch.device("cpu")) < 1000
 
 

@@ -9,49 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from ldm.training.callbacks.base import StepCallback, TrainingModule
-
-# Dense bf16 tensor-core peaks in FLOP/s, from NVIDIA's data sheets; the first name that fits counts.
-PEAKS = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10": 125e12,
-    "RTX 4090": 165e12,
-    "RTX 3090": 71e12,
-    "V100": 125e12,
-    "T4": 65e12,
-}
-
-
-def peak_flops(device: torch.device) -> float:
-    """Most FLOP/s of a device: what its maker says of a known GPU, else of a few products of matrices.
-
-    Args:
-        device: of the training.
-    """
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        for known, peak in PEAKS.items():
-            if known in name:
-                return peak
-    return measured_flops(device)
-
-
-@torch.no_grad()
-def measured_flops(device: torch.device, size: int = 1024, repeats: int = 5) -> float:
-    """FLOP/s of the fastest of some float32 products of square matrices."""
-    a = torch.ones(size, size, device=device)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        product = a @ a
-        float(product[0, 0])  # waits for it
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * size**3 / best
+from ldm.training.peaks import peak_flops
 
 
 def peak_memory(device: torch.device) -> float:
@@ -66,7 +24,7 @@ class Speed(StepCallback):
     """Logs images/s, MFU, the wait for data per step and the memory, each over a window of steps.
 
     MFU is the FLOPs of the model (forward, twice that for backward, and the frozen nets' forward) over what
-    the devices could do in that time (`peak_flops`, or `peak_tflops` if given).
+    the devices could do in that time in the run's precision (`ldm.training.peaks`, or `peak_tflops`).
 
     Args:
         peak_tflops: of one device, in 10^12 FLOP/s; None: known or measured.
@@ -81,7 +39,8 @@ class Speed(StepCallback):
         """Counts the model's FLOPs and starts the clock."""
         super().on_train_start(trainer, pl_module)
         device = trainer.strategy.root_device
-        peak = self.peak_tflops * 1e12 if self.peak_tflops else peak_flops(device)
+        given = self.peak_tflops
+        peak = given * 1e12 if given else peak_flops(device, str(trainer.precision))
         self._share = cast(TrainingModule, pl_module).flops_per_image() / (peak * trainer.world_size)
         self._first, self._start, self._waited = self._step, time.perf_counter(), self._wait(trainer)
 

@@ -1,6 +1,5 @@
 """Validation loss that is comparable from step to step: the same samples, noise and times each time."""
 
-import math
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -9,28 +8,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ldm.diffusion import random
+from ldm.evaluation.intervals import stratified_interval
 from ldm.training.callbacks.base import DiffusionModule, StepCallback
 from ldm.training.distributed.ranks import share
-
-Z95 = 1.959964  # 97.5 % quantile of the normal distribution
-
-
-def stratified_mean(
-    loss: Float[Tensor, " n"], stratum: Int64[Tensor, " n"], strata: int
-) -> tuple[float, float]:
-    """Mean over equally probable strata and half the width of its 95% interval (Cochran 1977, Eq. 5.11).
-
-    Args:
-        loss: of each draw.
-        stratum: of each draw, in 0 .. strata - 1; at least two draws in each.
-        strata: their number H.
-
-    Returns: sum_h m_h / H and 1.96 sqrt(sum_h s_h^2 / n_h) / H, with mean m_h, variance s_h^2 of n_h draws.
-    """
-    groups = [loss[stratum == h].double() for h in range(strata)]
-    mean = sum(float(group.mean()) for group in groups) / strata
-    variance = sum(float(group.var()) / len(group) for group in groups) / strata**2
-    return mean, Z95 * math.sqrt(variance)
 
 
 def chosen(samples: dict[str, Any], row: Int64[Tensor, " b"], device: torch.device) -> dict[str, Any]:
@@ -53,7 +33,8 @@ class ValidationLoss(StepCallback):
     Draw k takes its time from stratum k mod H of the training's distribution of times, and one of the
     samples, which come in turns, in an order drawn for each turn. Sample, noise and time are functions of
     (seed, k): two steps, and two runs, differ by their weights only. The interval is that of the draws: of
-    another choice of samples, noise and times.
+    another choice of samples, noise and times. It is too wide for the difference of two runs, which share
+    them: see `ldm.evaluation.intervals.paired_difference`.
 
     Args:
         every_n_steps: interval.
@@ -90,8 +71,8 @@ class ValidationLoss(StepCallback):
         loss = self._losses(pl_module, trainer.global_rank, trainer.world_size)
         if trainer.world_size > 1:
             loss = trainer.strategy.reduce(loss, reduce_op="sum")
-        mean, half = stratified_mean(loss.cpu(), torch.arange(self.draws) % self.strata, self.strata)
-        metrics = {"val/loss": mean, "val/loss_low": mean - half, "val/loss_high": mean + half}
+        found = stratified_interval(loss.cpu(), torch.arange(self.draws) % self.strata, self.strata)
+        metrics = {"val/loss": found.mean, "val/loss_low": found.low, "val/loss_high": found.high}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=self._step)
 
