@@ -37,6 +37,7 @@ def plans(script):
     return {n: script.speeds(steps, cluster) for n, cluster in clusters.items()}
 
 
+@pytest.mark.slow
 def test_speed_on_eight_gpus_and_days_on_any_number_are_within_a_tenth_of_the_published(script, plans):
     for image_size, published in zip(script.IMAGES, script.PUBLISHED[8], strict=False):
         assert plans[8][image_size].images_per_second == pytest.approx(published, rel=0.1)
@@ -44,6 +45,7 @@ def test_speed_on_eight_gpus_and_days_on_any_number_are_within_a_tenth_of_the_pu
         assert sum(p.days for p in plans[devices].values()) == pytest.approx(days, rel=0.1), devices
 
 
+@pytest.mark.slow
 def test_the_report_says_what_the_plans_are(script, plans):
     rows = {int(row[0]): row for row in cells(r"\| \d+ \|")}
     assert rows.keys() == script.PUBLISHED.keys()

@@ -50,6 +50,7 @@ SMALL = {
     "ldm-sample": ["num_inference_steps=2"],
     "ldm-plan": [
         "data.batch_size=16",
+        "data.image_size=64",
         "trainer.accumulate_grad_batches=1",
         "backbone.channels=[32, 64, 64, 64]",
     ],

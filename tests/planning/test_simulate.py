@@ -79,8 +79,8 @@ def script():
     ("make", "precision", "checkpointing"),
     [
         (diffusion, "32-true", False),
-        (diffusion, "bf16-mixed", False),
-        (diffusion, "32-true", True),
+        pytest.param(diffusion, "bf16-mixed", False, marks=pytest.mark.slow),
+        pytest.param(diffusion, "32-true", True, marks=pytest.mark.slow),
         (diffusion, "bf16-mixed", True),
         (autoencoder, "32-true", False),
     ],

@@ -42,10 +42,12 @@ def test_ten_kills_of_all_kinds_leave_no_trace(kills, runner, tmp_path):
     assert len(compare(kills, runner, tmp_path, 10, 0)) >= 4
 
 
+@pytest.mark.slow
 def test_five_kills_amid_accumulation_leave_no_trace(kills, runner, tmp_path):
     compare(kills, runner, tmp_path, 5, 1, "trainer.accumulate_grad_batches=4", accumulate=4)
 
 
+@pytest.mark.slow
 def test_five_kills_with_loader_processes_leave_no_trace(kills, runner, tmp_path):
     compare(kills, runner, tmp_path, 5, 2, "data.num_workers=2")
 

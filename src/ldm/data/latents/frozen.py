@@ -40,7 +40,7 @@ def frozen_encoder(
     nets = load_model(Path(checkpoint)).components
     if "autoencoder" not in nets:
         raise UserError(f"checkpoint: {checkpoint} has no autoencoder")
-    text = _kept(nets.get("text_encoder")) if text_encoder is None else _seeded(text_encoder, seed)
+    text: Any = _kept(nets.get("text_encoder")) if text_encoder is None else _seeded(text_encoder, seed)
     place = pick_device(device)
     if place == torch.device("cuda"):
         place = torch.device("cuda", local_rank % torch.cuda.device_count())
