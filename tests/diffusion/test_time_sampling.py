@@ -8,7 +8,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ldm.diffusion.continuous import VarianceExploding
+from ldm.diffusion.continuous import FlowMatching, VarianceExploding
 from ldm.diffusion.schedule import linear
 from ldm.diffusion.time_sampling import (
     CosineMapTimes,
@@ -62,6 +62,18 @@ def test_shift_one_is_uniform_and_more_favours_noise():
     u = torch.rand(100, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(ShiftedTimes(shift=1.0)(u, SCHEDULE), UniformTimes()(u, SCHEDULE))
     assert ShiftedTimes(shift=3.0)(torch.tensor([0.5]), SCHEDULE).item() == 0.75 * 999
+
+
+def test_a_shift_of_times_is_one_of_the_log_snr_on_straight_paths_only():
+    u = torch.linspace(0.1, 0.9, 9).double()
+
+    def lowered(schedule):
+        rules = (UniformTimes(), ShiftedTimes(shift=3.0))
+        before, after = (schedule.log_snr(rule(u, schedule)) for rule in rules)
+        return before - after
+
+    torch.testing.assert_close(lowered(FlowMatching()), torch.full_like(u, 2 * math.log(3)), atol=0.02, rtol=0)
+    assert lowered(linear()).std() > 0.1
 
 
 def test_shifts_compose():

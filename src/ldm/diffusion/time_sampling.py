@@ -60,6 +60,10 @@ class LogitNormalTimes:
 class ShiftedTimes:
     """t / (T-1) = shift u / (1 + (shift - 1) u) (Esser et al. 2024, arXiv:2403.03206, Eq. 23).
 
+    The map is one of times. On the straight paths of `flow` it lowers the log-SNR by 2 ln(shift) everywhere,
+    which is what the paper derives it for. On other schedules the difference varies with the time: a constant
+    one would lead beyond their last level, and all times that do would become that level.
+
     Args:
         shift: above 1 favours noise, as larger images need; 1 is uniform.
     """
