@@ -179,6 +179,20 @@ def off_grid(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def closer(results: list[dict[str, Any]]) -> list[str]:
+    """Where diffusers' moments are nearer to the data's, as sentences: ours, then its."""
+    lines = []
+    for result in results:
+        better = []
+        for grid, row in result["rows"].items():
+            mine, other = row["ours"]["moments"], row["theirs"].get("moments")
+            if isinstance(other, float) and round(other, 4) < round(mine, 4):
+                better.append(f"`{grid}` {mine:.4f}, {other:.4f}")
+        if better:
+            lines.append(f"- `{result['solver']}`: {'; '.join(better)}")
+    return lines
+
+
 def plot(results: list[dict[str, Any]], folder: Path) -> None:
     """convergence.png, moments.png and grid_error.png."""
     import matplotlib
@@ -232,6 +246,7 @@ def main() -> None:
         steps=STEPS,
         summary="\n".join(summary(results)),
         off_grid="\n".join(off_grid(results)),
+        closer="\n".join(closer(results)),
         table="\n".join(table(results)),
     )
     (folder / "certificate.md").write_text(text)
