@@ -72,7 +72,9 @@ def test_a_shift_of_times_is_one_of_the_log_snr_on_straight_paths_only():
         before, after = (schedule.log_snr(rule(u, schedule)) for rule in rules)
         return before - after
 
-    torch.testing.assert_close(lowered(FlowMatching()), torch.full_like(u, 2 * math.log(3)), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        lowered(FlowMatching()), torch.full_like(u, 2 * math.log(3)), atol=0.02, rtol=0
+    )
     assert lowered(linear()).std() > 0.1
 
 

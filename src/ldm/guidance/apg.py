@@ -16,8 +16,8 @@ class APG:
 
     Args:
         eta: weight of the part of the step that is parallel to the conditional estimate; 1 keeps it.
-        momentum: beta, of the running sum of steps; 0 for none. Each evaluation of the net adds to the sum, as
-            in Alg. 1, whose solver has one a step; with a solver of two or three the sum forgets as much
+        momentum: beta, of the running sum of steps; 0 for none. Each evaluation of the net adds to the sum,
+            as in Alg. 1, whose solver has one a step; with a solver of two or three the sum forgets as much
             faster.
         norm_threshold: r, largest norm of a step, over all elements of an image; null for no bound.
     """
