@@ -68,4 +68,5 @@ def test_apg_rescaling_and_zero_star_equal_diffusers(toy):
     torch.testing.assert_close(CFGRescale(phi=0.7)(asked, toy.W, diffusion)(*toy.inputs()), theirs)
     s = star.cfg_zero_star_scale(cond.flatten(1), uncond.flatten(1)).view(-1, 1, 1, 1)
     theirs = s * uncond + toy.W * (cond - s * uncond)
-    torch.testing.assert_close(CFGZeroStar()(asked, toy.W, diffusion)(*toy.inputs()), theirs)
+    velocities = toy.diffusion_of("flow")  # on which the rule is defined
+    torch.testing.assert_close(CFGZeroStar()(asked, toy.W, velocities)(*toy.inputs()), theirs)
