@@ -28,7 +28,8 @@ OPTIONS = [(group, path.stem) for group in PROTOCOLS for path in sorted((CONF / 
 
 
 def built(group, option):
-    node = compose("train", [f"{group}={option}"])[group]
+    alone = ["backbone.context_dim=null", "backbone.pooled_dim=null"] if option == "none" else []
+    node = compose("train", [f"{group}={option}", *alone])[group]
     with torch.device("meta"):
         return construct({k: v for k, v in node.items() if k != "_partial_"}, group)
 
