@@ -134,6 +134,8 @@ def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A first stage that need not be trained."""
     path: Path = tmp_path_factory.mktemp("slurm") / "autoencoder.safetensors"
     node = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "autoencoder" / "tiny.yaml"))
+    assert isinstance(node, dict)
+    node.pop("_partial_")
     torch.manual_seed(0)
     save_model(path, {"autoencoder": construct(node, "autoencoder")}, {"autoencoder": node})
     return path
