@@ -83,7 +83,9 @@ def test_no_solver_evaluates_a_net_below_the_least_noise_of_training(name):
         seen.append(float(t.min()))
         return exact(x, t)
 
-    draw = lambda i, t, s: torch.zeros(2, dtype=torch.float64)  # noqa: E731
+    def draw(i, t, s):
+        return torch.zeros(2, dtype=torch.float64)
+
     for grid, steps in product((trailing, leading, karras), (1, 5)):
         sample(denoise, schedule, solver, torch.ones(2).double(), times_of(grid, schedule, steps), draw)
     assert min(seen) > -1e-9

@@ -27,10 +27,9 @@ def main(config: dict[str, Any]) -> None:
 
 
 def _number(key: str, value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"must be a number, got {value!r}", key) from error
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"must be a number, got {value!r}", key)
+    return float(value)
 
 
 if __name__ == "__main__":
