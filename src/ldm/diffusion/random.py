@@ -6,7 +6,7 @@ of a row depends on its own counter only. Each link of the chain is a bijection:
 the key, the seed or the visit alone, no two words of the same index are equal.
 
 The draws are part of what a run is: other ones would change the pairs held out of training and break
-resuming, so tests hold them to recorded values.
+resuming, so tests hold them to recorded values, and checkpoints and recipes name their `VERSION`.
 """
 
 import functools
@@ -16,6 +16,8 @@ import math
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+VERSION = 2  # of the draws; 1 had a state of 32 bits
 
 
 def _signed(word: int) -> int:
