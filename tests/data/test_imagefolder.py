@@ -85,5 +85,5 @@ def test_an_image_without_a_caption_is_named(tmp_path):
 def test_a_caption_that_is_not_utf8_is_named(tmp_path):
     save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"a\.txt: captions must be UTF-8"):
+    with pytest.raises(ValueError, match=r"a\.txt must be UTF-8"):
         load(tmp_path).batch(0)

@@ -5,8 +5,9 @@ import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -14,13 +15,20 @@ from omegaconf import read_write
 
 from ldm.cli.arguments import command_line
 
+if TYPE_CHECKING:
+    from ldm.cli.words import Words
+
 # Overrides that concern the sweep as a whole.
 SWEEP = ("hydra.mode=", "hydra.sweep", "hydra.run.", "hydra/sweeper", "hydra/launcher", "hydra.launcher")
 
 
 @contextlib.contextmanager
-def as_single_run(arguments: Namespace) -> Iterator[None]:
+def as_single_run(arguments: Namespace, job: Mapping[str, Any]) -> Iterator[None]:
     """Within a job of a sweep, make command line and run directory those of this job alone.
+
+    Args:
+        arguments: flags and words of the sweep.
+        job: config of this job, interpolations resolved.
 
     Lightning starts the other ranks with `sys.argv` and `hydra.run.dir`: with those of the sweep each rank
     would start the whole sweep in a directory of its own.
@@ -36,7 +44,8 @@ def as_single_run(arguments: Namespace) -> Iterator[None]:
         config.run.dir = config.runtime.output_dir
     environment = dict(os.environ)
     try:
-        with command_line([*given, *config.overrides.task, *own]):
+        typed = [arguments.words.as_typed(word, job) for word in config.overrides.task]
+        with command_line([*given, *typed, *own]):
             yield
     finally:  # the next job starts as this one did
         os.environ.clear()
@@ -76,8 +85,15 @@ def discard_empty_run() -> None:
         run.rmdir()
 
 
-def resume_line(command: str) -> str:
-    """The command that continues the job in its directory."""
+def resume_line(command: str, words: "Words", job: Mapping[str, Any]) -> str:
+    """The command that continues the job in its directory.
+
+    Args:
+        command: name of the command.
+        words: of its command line.
+        job: config of the job, interpolations resolved.
+    """
     config = HydraConfig.get()
-    overrides = [*config.overrides.task, f"hydra.run.dir={config.runtime.output_dir}"]
+    typed = [words.as_typed(word, job) for word in config.overrides.task]
+    overrides = [*typed, f"hydra.run.dir={config.runtime.output_dir}"]
     return f"stopped; resume with: ldm-{command} {shlex.join(overrides)}"

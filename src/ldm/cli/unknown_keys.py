@@ -2,6 +2,7 @@
 
 import contextlib
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from ldm.cli.advice import synonym
@@ -9,15 +10,22 @@ from ldm.cli.plain_keys import is_group, plain_keys
 from ldm.utils.errors import UserError, did_you_mean
 
 
-def check_unknown(error: Exception, command: str, arguments: Namespace) -> None:
-    """Raise UserError with the key to write instead, if an error of Hydra's is about an unknown key."""
+def check_unknown(error: Exception, command: str, arguments: Namespace, typed: Sequence[str]) -> None:
+    """Raise UserError with the key to write instead, if an error of Hydra's is about an unknown key.
+
+    Args:
+        error: that ended the command.
+        command: name of the command.
+        arguments: its flags, and the overrides as Hydra was given them.
+        typed: the overrides as they were typed.
+    """
     overrides = arguments.overrides
     from ldm.cli.errors import unknown_override
 
     key = unknown_override(error)
     if key is None:
         return
-    value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").split("=")[0] == key), "")
+    value = next((o.partition("=")[2] for o in typed if o.lstrip("+~").split("=")[0] == key), "")
     if (advice := synonym(command, key, value)) is not None:
         raise UserError(f"{key}: {advice}") from error
     kept = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]

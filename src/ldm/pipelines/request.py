@@ -61,14 +61,15 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
     for name in FILES:
         if name in request and not Path(request[name]).is_file():
             raise UserError(f"no file at {request[name]}", name)
+    adapters = _adapters(request)
     with ExitStack() as stack:
         checkpoint = request["checkpoint"] or stack.enter_context(shipped_model())
         hashes = digests(request, Path(checkpoint))
         check_digests(hashes, wanted or {})
         options = {name: request[name] for name in READING}
         pipeline = KINDS[kind].from_pretrained(checkpoint, device=device, **options)
-    if request.get("lora") is not None:
-        pipeline.load_lora(request["lora"], request["lora_scale"])
+    for file, scale in adapters:
+        pipeline.load_lora(file, scale)
     if request.get("weak_checkpoint") is not None:
         pipeline.load_weak(request["weak_checkpoint"], ema=request["ema"])
     if request["vae_slicing"]:
@@ -76,6 +77,20 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
     if request["vae_tiling"]:
         pipeline.enable_vae_tiling()
     return Loaded(pipeline=pipeline, arguments=_arguments(request), hashes=hashes)
+
+
+def _adapters(request: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Files of adapters with their scales.
+
+    Raises: UserError if there are neither one scale nor as many as files.
+    """
+    files, scales = request.get("lora"), request["lora_scale"]
+    files = files if isinstance(files, list) else [files] if files is not None else []
+    scales = scales if isinstance(scales, list) else [scales] * len(files)
+    if len(scales) != len(files):
+        wanted = f"one or {len(files)}, one for each file of lora" if files else "one number without lora"
+        raise UserError(f"must be {wanted}, got {len(scales)}", "lora_scale")
+    return list(zip(files, scales, strict=True))
 
 
 def _arguments(request: Mapping[str, Any]) -> dict[str, Any]:
