@@ -35,8 +35,8 @@ def hydra(tmp_path, monkeypatch):
 def test_a_job_of_a_sweep_has_its_own_line_directory_and_environment(hydra, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prog", "-m", "seed=1,2"])
     hydra.mode = RunMode.MULTIRUN
-    OmegaConf.set_readonly(hydra, True)
     hydra.overrides.task = ["seed=1", r"init_checkpoint='runs/${seed}/it\'s'"]
+    OmegaConf.set_readonly(hydra, True)
     with jobs.as_single_run(FLAGS, {"seed": 1, "init_checkpoint": "runs/1/it's"}):
         line = ["seed=1", "init_checkpoint=runs/1/it's", "hydra.verbose=true"]
         assert sys.argv == ["prog", "--config-dir", "own", *line]

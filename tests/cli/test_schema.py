@@ -101,6 +101,8 @@ def test_the_kinds_of_a_type(annotation, expected):
         ("prompt", {"a": 1}, "prompt: must be text, a list of texts or null, got {'a': 1}"),
         ("prompt", [["a"]], "prompt: must be text, a list of texts or null, got [['a']]"),
         ("checkpoint", "", "checkpoint: must not be empty"),
+        ("scale", 0, "scale: must be at least 1, got 0"),
+        ("threads", -1, "threads: must be at least 1, got -1"),
         ("output", ["a"], "output: must be text or null, got ['a']"),
     ],
 )

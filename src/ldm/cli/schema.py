@@ -115,6 +115,11 @@ TYPES: dict[str, dict[str, Any]] = {
 }
 EMPTY = {"prompt", "negative_prompt", "prompts"}
 """Keys whose text may be empty; an empty path or name is a variable of the shell that is not set."""
+COUNTS = {
+    *("num_images_per_prompt", "num_images", "batch_size", "scale", "threads", "per_shard", "samples"),
+    *("num_inference_steps", "sampling.num_inference_steps"),
+}
+"""Keys whose whole number is at least 1."""
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 PLURALS = {int: "whole numbers", float: "numbers", str: "texts"}
 
@@ -165,6 +170,8 @@ def check_types(command: str, config: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"must be {describe(annotation)}, got {value!r}", key)
         if value == "" and key not in EMPTY:
             raise UserError("must not be empty", key)
+        if key in COUNTS and value is not None and value < 1:
+            raise UserError(f"must be at least 1, got {value}", key)
         if any(isinstance(v, float) and not math.isfinite(v) for v in _values(value)):
             raise UserError(f"must be finite, got {value}", key)
     return result

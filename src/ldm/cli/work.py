@@ -51,9 +51,7 @@ def work_of(config: Mapping[str, Any], typed: Collection[str] = ()) -> Work:
     """
     if config["replay"] is not None:
         return replayed(config, typed)
-    if (size := config["batch_size"]) < 1:
-        raise UserError(f"batch_size: must be at least 1, got {size}")
-    prompts = read_prompts(config)
+    prompts, size = read_prompts(config), config["batch_size"]
     images, paths = items(config, prompts), output_paths(config, prompts)
     rank, world, _ = launched()
     batches = [
@@ -113,8 +111,6 @@ def read_prompts(config: Mapping[str, Any]) -> Sequence[str | None]:
             "num_images=NUMBER for an unconditional model"
         )
     if count is not None:
-        if count < 1:
-            raise UserError(f"num_images: must be at least 1, got {count}")
         return [None] * count
     if prompt is not None:
         texts = [prompt] if isinstance(prompt, str) else prompt
@@ -139,8 +135,6 @@ def items(config: Mapping[str, Any], prompts: Sequence[str | None]) -> list[dict
     Raises: UserError if the seeds or negative prompts are not as many as they must be.
     """
     each, negative, seed = config["num_images_per_prompt"], config["negative_prompt"], config["seed"]
-    if each < 1:
-        raise UserError(f"num_images_per_prompt: must be at least 1, got {each}")
     seed = as_seeds(seed)
     count, one_seed = len(prompts) * each, isinstance(seed, int)
     negatives = [negative] * len(prompts) if negative is None or isinstance(negative, str) else list(negative)

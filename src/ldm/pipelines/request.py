@@ -61,7 +61,7 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
     for name in FILES:
         if name in request and not Path(request[name]).is_file():
             raise UserError(f"no file at {request[name]}", name)
-    adapters = _adapters(request)
+    adapters, arguments = _adapters(request), _arguments(request)
     with ExitStack() as stack:
         checkpoint = request["checkpoint"] or stack.enter_context(shipped_model())
         hashes = digests(request, Path(checkpoint))
@@ -76,7 +76,7 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
         pipeline.enable_vae_slicing()
     if request["vae_tiling"]:
         pipeline.enable_vae_tiling()
-    return Loaded(pipeline=pipeline, arguments=_arguments(request), hashes=hashes)
+    return Loaded(pipeline=pipeline, arguments=arguments, hashes=hashes)
 
 
 def _adapters(request: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -84,7 +84,7 @@ def _adapters(request: Mapping[str, Any]) -> list[tuple[str, float]]:
 
     Raises: UserError if there are neither one scale nor as many as files.
     """
-    files, scales = request.get("lora"), request["lora_scale"]
+    files, scales = request.get("lora"), request.get("lora_scale", 1.0)
     files = files if isinstance(files, list) else [files] if files is not None else []
     scales = scales if isinstance(scales, list) else [scales] * len(files)
     if len(scales) != len(files):
@@ -101,7 +101,9 @@ def _arguments(request: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"has settings and is no option: choose one ({name}=...)", name)
     found = {name: request[name] for name in CALL if name in request}
     found |= {name: reconstruct(node, name) for name, node in nodes.items()}
-    size = tuple(request["size"]) if request.get("size") else None
+    size = None if request.get("size") is None else tuple(request["size"])
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise UserError(f"must be WIDTH and HEIGHT in pixels, got {list(size)}", "size")
     for name in FILES:
         if name in request:
             found[name] = load_image(request[name], size, "L" if name == "mask" else "RGB")
