@@ -29,6 +29,7 @@ def hydra(tmp_path, monkeypatch):
     }
     config = OmegaConf.create(node)
     monkeypatch.setattr(HydraConfig, "get", lambda: config)
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     return config
 
 
@@ -51,6 +52,13 @@ def test_a_single_run_is_left_as_it_is(hydra, monkeypatch):
     with jobs.as_single_run(FLAGS, {}):
         assert sys.argv == ["prog", "seed=1"]
     assert hydra.run.dir == "runs/1"
+
+
+def test_the_overrides_of_a_job_are_as_they_were_given(hydra, monkeypatch):
+    hydra.overrides.task = [r"name='\${HOME}'", "data.seed=${seed}"]
+    assert jobs.job_overrides() == [r"name='\${HOME}'", "data.seed=${seed}"]
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: False)
+    assert jobs.job_overrides() == []
 
 
 def test_other_launchers_start_jobs_elsewhere(hydra):

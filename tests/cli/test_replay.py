@@ -1,9 +1,8 @@
 """A replay uses what is typed beside it, or refuses it."""
 
 import pytest
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
+from ldm.cli import replay
 from ldm.cli.replay import replayed_path, replayed_request, typed_keys
 from ldm.utils.errors import UserError
 
@@ -108,11 +107,9 @@ def test_keys_of_the_run_change_nothing():
 
 def test_typed_keys_are_the_first_parts_of_the_overrides(monkeypatch):
     words = ["seed=1", "+guidance.phi=2", "~scheduler", "+without=[timesteps,noise.x]", "prompt='a=b'"]
-    node = OmegaConf.create({"overrides": {"task": words}})
-    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
-    monkeypatch.setattr(HydraConfig, "get", lambda: node)
+    monkeypatch.setattr(replay, "job_overrides", lambda: words)
     assert typed_keys() == {"seed", "guidance", "scheduler", "timesteps", "noise", "prompt"}
-    monkeypatch.setattr(HydraConfig, "initialized", lambda: False)
+    monkeypatch.setattr(replay, "job_overrides", list)
     assert typed_keys() == set()
 
 

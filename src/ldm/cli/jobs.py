@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import read_write
+from omegaconf import OmegaConf, read_write
 
 from ldm.cli.arguments import command_line
 
@@ -44,7 +44,7 @@ def as_single_run(arguments: Namespace, job: Mapping[str, Any]) -> Iterator[None
         config.run.dir = config.runtime.output_dir
     environment = dict(os.environ)
     try:
-        typed = [arguments.words.as_typed(word, job) for word in config.overrides.task]
+        typed = [arguments.words.as_typed(word, job) for word in job_overrides()]
         with command_line([*given, *typed, *own]):
             yield
     finally:  # the next job starts as this one did
@@ -53,6 +53,14 @@ def as_single_run(arguments: Namespace, job: Mapping[str, Any]) -> Iterator[None
         distributed = sys.modules.get("torch.distributed")
         if distributed is not None and distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def job_overrides() -> list[str]:
+    """Overrides of the job as Hydra was given them; none outside a job."""
+    if not HydraConfig.initialized():
+        return []
+    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(word) for word in words]
 
 
 def is_in_this_process() -> bool:
@@ -94,6 +102,6 @@ def resume_line(command: str, words: "Words", job: Mapping[str, Any]) -> str:
         job: config of the job, interpolations resolved.
     """
     config = HydraConfig.get()
-    typed = [words.as_typed(word, job) for word in config.overrides.task]
+    typed = [words.as_typed(word, job) for word in job_overrides()]
     overrides = [*typed, f"hydra.run.dir={config.runtime.output_dir}"]
     return f"stopped; resume with: ldm-{command} {shlex.join(overrides)}"

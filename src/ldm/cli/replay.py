@@ -4,8 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-
+from ldm.cli.jobs import job_overrides
 from ldm.cli.null_groups import WITHOUT
 from ldm.cli.sweep import sweep_folder
 from ldm.utils.errors import UserError
@@ -19,8 +18,8 @@ ELSEWHERE = {"replay", "output", "overwrite", "device", "threads", "paths", "hyd
 def typed_keys() -> set[str]:
     """Top-level keys of the overrides of this job; none outside one."""
     found: set[str] = set()
-    for word in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
-        key, _, value = str(word).lstrip("+~").partition("=")
+    for word in job_overrides():
+        key, _, value = word.lstrip("+~").partition("=")
         names = value.strip("[]").split(",") if key == WITHOUT else [key]
         found |= {name.partition(".")[0] for name in names}
     return found
@@ -50,7 +49,8 @@ def replayed_request(
     changed = set(typed) - ELSEWHERE
     if unknown := sorted(changed - given.keys() - {*ITEM, "scale"}):
         raise UserError("must be left out with replay=, which makes one image again", unknown[0])
-    request = {name: given[name] for name in (*READING, *MODEL)} | request  # an older recipe has fewer
+    # an older recipe has fewer
+    request |= {name: given[name] for name in (*READING, *MODEL) if name not in request}
     for name in changed & given.keys():
         node = given[name]
         if name in NODES and isinstance(node, dict) and "_target_" not in node:
