@@ -59,8 +59,9 @@ def job_overrides() -> list[str]:
     """Overrides of the job as Hydra was given them; none outside a job."""
     if not HydraConfig.initialized():
         return []
-    words = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    return [str(word) for word in words]
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)
+    assert isinstance(overrides, dict)
+    return [str(word) for word in overrides["task"]]
 
 
 def is_in_this_process() -> bool:

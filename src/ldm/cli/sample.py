@@ -12,7 +12,7 @@ from ldm.utils.distributed import launched
 log = logging.getLogger(__name__)
 
 
-@entry("sample")
+@entry("sample", unneeded=("image", "mask"))  # a replay has them
 def main(config: dict[str, Any]) -> None:
     """Sample the images and write them."""
     work = work_of(config, typed_keys())

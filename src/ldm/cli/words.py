@@ -38,10 +38,19 @@ class Words:
         words: overrides, with which nested keys are looked up.
         config_dir: folder with further options.
         sweep: true if Hydra's grammar of sweeps holds.
+        config_name: the primary config, if it is not that of the command.
     """
 
-    def __init__(self, command: str, words: Sequence[str], config_dir: str | None, sweep: bool) -> None:
+    def __init__(
+        self,
+        command: str,
+        words: Sequence[str],
+        config_dir: str | None,
+        sweep: bool,
+        config_name: str | None = None,
+    ) -> None:
         self.command, self.words, self.config_dir, self.sweep = command, words, config_dir, sweep
+        self.config_name = config_name or command
         self.types = TYPES.get(command, {})
         self._config: dict[str, Any] | None = None
 
@@ -144,14 +153,14 @@ class Words:
         """The config that the choices of options make."""
         if self._config is None:
             choices = [w for w in self.words if self._is_choice(w.lstrip("+").partition("=")[0])]
-            self._config = composed(self.command, choices, self.config_dir)
+            self._config = composed(self.config_name, choices, self.config_dir)
         return self._config
 
 
 def words_of(command: str, arguments: Namespace, words: Sequence[str]) -> Words:
     """The words of a command line with its flags."""
     sweep = arguments.multirun or any(word.upper() == "HYDRA.MODE=MULTIRUN" for word in words)
-    return Words(command, words, arguments.config_dir, bool(sweep))
+    return Words(command, words, arguments.config_dir, bool(sweep), arguments.config_name)
 
 
 def _parsed(word: str) -> Override:

@@ -1,6 +1,7 @@
 """Command lines of ldm-sample as plain requests: the images to sample, their settings and their files."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,9 @@ def work_of(config: Mapping[str, Any], typed: Collection[str] = ()) -> Work:
     """
     if config["replay"] is not None:
         return replayed(config, typed)
+    for name in ("image", "mask"):
+        if config.get(name) == "???":
+            raise UserError(f"needs a value ({name}=...)", name)
     prompts, size = read_prompts(config), config["batch_size"]
     images, paths = items(config, prompts), output_paths(config, prompts)
     rank, world, _ = launched()
@@ -85,7 +89,7 @@ def request_of(config: Mapping[str, Any]) -> dict[str, Any]:
         request |= {name: _each(float, request[name])} if request.get(name) is not None else {}
     for name in (*FILES, *MODELS):
         if request.get(name) is not None:
-            request[name] = _each(lambda path, name=name: _absolute(path, name in FILES), request[name])
+            request[name] = _each(partial(_absolute, is_file=name in FILES), request[name])
     return request
 
 
@@ -135,10 +139,9 @@ def items(config: Mapping[str, Any], prompts: Sequence[str | None]) -> list[dict
     Raises: UserError if the seeds or negative prompts are not as many as they must be.
     """
     each, negative, seed = config["num_images_per_prompt"], config["negative_prompt"], config["seed"]
-    seed = as_seeds(seed)
-    count, one_seed = len(prompts) * each, isinstance(seed, int)
+    seed, count = as_seeds(seed), len(prompts) * each
     negatives = [negative] * len(prompts) if negative is None or isinstance(negative, str) else list(negative)
-    seeds = [seed] * count if one_seed else list(seed)
+    seeds = [seed] * count if isinstance(seed, int) else seed
     for name, values, wanted in (("negative_prompt", negatives, len(prompts)), ("seed", seeds, count)):
         if len(values) != wanted:
             raise UserError(f"{name}: must be one or {wanted}, got {len(values)}")
@@ -147,7 +150,7 @@ def items(config: Mapping[str, Any], prompts: Sequence[str | None]) -> list[dict
             "prompt": prompts[i // each],
             "negative_prompt": negatives[i // each],
             "seed": seeds[i],
-            "number": i if one_seed else 0,
+            "number": i if isinstance(seed, int) else 0,
         }
         for i in range(count)
     ]
