@@ -113,7 +113,7 @@ TYPES: dict[str, dict[str, Any]] = {
         "max_error": float,
     },
 }
-EMPTY = {"prompt", "negative_prompt", "prompts"}
+EMPTY = {"prompt", "negative_prompt"}
 """Keys whose text may be empty; an empty path or name is a variable of the shell that is not set."""
 COUNTS = {
     *("num_images_per_prompt", "num_images", "batch_size", "scale", "threads", "per_shard", "samples"),

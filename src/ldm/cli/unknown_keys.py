@@ -42,7 +42,7 @@ def _advice(key: str, config: dict[str, Any], command: str) -> str:
             return f"; {name} is null: choose an option ({name}=..., ldm-{command} --help {name})"
         node = child if isinstance(child, dict) else {}
     target = str(node.get("_target_", "ldm."))
-    hint = did_you_mean(key, keys_of(config))
+    hint = did_you_mean(key, [name for name in keys_of(config) if not name.startswith("hydra.")])
     if parent and not target.startswith("ldm."):
         return f"{hint or ';'} +{key}=... passes it to {target}"
     return hint or f"; ldm-{command} --help lists the keys"

@@ -5,6 +5,7 @@ the type of a key decides: text is text, character by character; the grammar hol
 for every key of a sweep.
 """
 
+import inspect
 import re
 import shlex
 from argparse import Namespace
@@ -81,18 +82,25 @@ class Words:
 
     def kind(self, key: str) -> Kind:
         """The values that a key takes."""
+        return kind(self._type(key))
+
+    def _type(self, key: str) -> Any:
+        """The type of a key, `Any` if it is not known."""
         if key in self.types:
-            return kind(self.types[key])
+            return self.types[key]
         if "." not in key or key.startswith("hydra.") or self._is_choice(key):
-            return GRAMMAR
+            return Any
         with user_modules(self.config_dir):
-            return kind(annotation_in(self._composed(), key))
+            return annotation_in(self._composed(), key)
 
     def _override(self, word: str) -> str:
         found = ASSIGNMENT.fullmatch(word)
-        if found is None or self._is_choice(found[2]):
+        if found is None:
             return word
         typed, key, value = found.groups()
+        if self._is_choice(key):
+            self._check_choice(word, key, value)
+            return word
         if key in FOLDERS:
             # Lightning starts its ranks with a quoted folder
             literal = "${" not in value and not re.fullmatch(r'"[^"]*"', value) and not self.sweep
@@ -124,8 +132,22 @@ class Words:
             advice = "its brackets, quotes or commas are not those of a list or mapping"
         if allowed.text or allowed.texts or not self._has(key):
             return False
-        as_text = shlex.quote(f"{key}={quoted(value)}")
-        raise UserError(f"must be one value, got {value!r}: {advice}; as text write {as_text}", key)
+        if self._type(key) in (Any, inspect.Parameter.empty):
+            advice += f"; as text write {_for_shell(key, value)}"
+        raise UserError(f"must be one value, got {value!r}: {advice}", key)
+
+    def _check_choice(self, word: str, key: str, value: str) -> None:
+        """Refuse what is neither the name of an option nor a list of names, nor in a sweep several."""
+        try:
+            chosen = _parsed(word)
+        except HydraException:
+            chosen = None
+        several = chosen is not None and chosen.is_sweep_override()
+        if several and self.sweep:
+            return
+        if chosen is None or several or not isinstance(chosen.value(), str | list | None):
+            hint = "; -m runs one after the other" if several else ""
+            raise UserError(f"must be an option, got {value!r} (ldm-{self.command} --help {key}){hint}", key)
 
     def _has(self, key: str) -> bool:
         """True if the config has the key."""
@@ -141,7 +163,7 @@ class Words:
             if allowed.text or allowed.texts:
                 raise UserError(
                     f"cannot be read in the grammar of sweeps (-m), got {value!r}; write "
-                    f"{shlex.quote(f'{key}={quoted(value)}')}",
+                    f"{_for_shell(key, value)}",
                     key,
                 ) from error
 
@@ -161,6 +183,13 @@ def words_of(command: str, arguments: Namespace, words: Sequence[str]) -> Words:
     """The words of a command line with its flags."""
     sweep = arguments.multirun or any(word.upper() == "HYDRA.MODE=MULTIRUN" for word in words)
     return Words(command, words, arguments.config_dir, bool(sweep), arguments.config_name)
+
+
+def _for_shell(key: str, text: str) -> str:
+    """The word to type for a text in Hydra's grammar."""
+    word = f"{key}={quoted(text)}"
+    special = re.search(r"[\"$`!]|\\(?!')", word)
+    return shlex.quote(word) if special else f'{key}="{quoted(text)}"'
 
 
 def _parsed(word: str) -> Override:

@@ -1,7 +1,7 @@
 """Sampling by a request: a plain dict that names a checkpoint, its settings and the arguments of a call."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,16 +67,30 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
         hashes = digests(request, Path(checkpoint))
         check_digests(hashes, wanted or {})
         options = {name: request[name] for name in READING}
-        pipeline = KINDS[kind].from_pretrained(checkpoint, device=device, **options)
+        with _found("checkpoint"):
+            pipeline = KINDS[kind].from_pretrained(checkpoint, device=device, **options)
     for file, scale in adapters:
-        pipeline.load_lora(file, scale)
+        with _found("lora"):
+            pipeline.load_lora(file, scale)
     if request.get("weak_checkpoint") is not None:
-        pipeline.load_weak(request["weak_checkpoint"], ema=request["ema"])
+        with _found("weak_checkpoint"):
+            pipeline.load_weak(request["weak_checkpoint"], ema=request["ema"])
     if request["vae_slicing"]:
         pipeline.enable_vae_slicing()
     if request["vae_tiling"]:
         pipeline.enable_vae_tiling()
     return Loaded(pipeline=pipeline, arguments=arguments, hashes=hashes)
+
+
+@contextmanager
+def _found(key: str) -> Iterator[None]:
+    """Report a file that does not exist with its key."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error), key
+        ) from error
 
 
 def _adapters(request: Mapping[str, Any]) -> list[tuple[str, float]]:
