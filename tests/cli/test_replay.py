@@ -15,7 +15,7 @@ RECIPE = {
         "scheduler": {"_target_": "ldm.schedulers.ddim.DDIM", "eta": 0.5},
     },
     **{"variant": None, "prediction": None, "ema": True, "dtype": "fp32", "vae_slicing": False},
-    **{"sha256": {"checkpoint": "1", "lora": "2"}, "ldm": "1.0", "scale": 1},
+    **{"sha256": {"checkpoint": "1", "lora": "2"}, "ldm": "1.0", "draws": 2, "scale": 1},
     **{**ITEMS[1], "batch": ITEMS, "index": 1},
 }
 GIVEN = {
