@@ -12,6 +12,7 @@ from ldm.utils.errors import UserError
 
 ADAPTED = ["adapters=lora", "init_checkpoint=a.safetensors"]
 BROKEN = [
+    (["seed=-1"], "seed: must be in [0, 2^64), got -1"),
     (["adapters=lora"], "init_checkpoint: adapters need the checkpoint that they are for, got none"),
     (
         [*ADAPTED, "first_stage.checkpoint=b"],

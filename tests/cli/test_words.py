@@ -77,6 +77,18 @@ def test_the_annotations_of_a_node_decide_below_it(command, words, keys, value):
     assert found == value
 
 
+def test_text_of_a_class_of_the_users_is_text_as_well(tmp_path):
+    (tmp_path / "labelled.py").write_text(
+        "class Thing:\n    def __init__(self, label: str, size: int = 1): ...\n"
+    )
+    (tmp_path / "optimizer").mkdir()
+    option = "_target_: labelled.Thing\nlabel: a\nsize: 1\n"
+    (tmp_path / "optimizer" / "mine.yaml").write_text(option)
+    words = ["optimizer=mine", "optimizer.label=it's a, b", "optimizer.size=7"]
+    found = compose("train", words, tmp_path)["optimizer"]
+    assert (found["label"], found["size"]) == ("it's a, b", 7)
+
+
 def test_lists_of_texts_keep_their_characters():
     words = ["prompt=[it's a cat, 'a, b', 1e3]", "negative_prompt=[${x}, null, 🎉]"]
     config = compose("sample", [*words, "lora=[a b.safetensors,~/c]", "lora_scale=[0.8,0.5]"])

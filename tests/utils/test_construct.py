@@ -3,6 +3,8 @@
 import copy
 import functools
 import pickle
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 from ldm.diffusion.prediction import Velocity
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.timesteps import trailing
-from ldm.utils.construct import Deferred, check, construct, reconstruct
+from ldm.utils.construct import Deferred, annotation_in, check, construct, fits, node_at, reconstruct
 from ldm.utils.errors import UserError
 
 ADAMW = {"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 1.0e-3}
@@ -168,3 +170,33 @@ def test_files_name_nets_and_solvers_only():
 def test_other_directives_are_refused():
     with pytest.raises(UserError, match=r"^a\._args_: unknown key"):
         construct({**DDIM, "_args_": [1]}, "a")
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "expected"),
+    [
+        (["a"], list[str], True),
+        ("letters", list[str], False),
+        ("letters", Sequence[str], False),
+        ([1, "a"], list[str], False),
+        ([[1, 2]], Sequence[Sequence[int]], True),
+        ([1], Sequence[Sequence[int]], False),
+        ({"_target_": "mine.Captions"}, Sequence[str], True),  # only the target can tell
+        ({"a": 1}, list[str], False),
+        ("a", str | list[str], True),
+        (None, list[str] | None, True),
+        ([], list[int], True),
+    ],
+)
+def test_a_list_is_a_list_of_values_that_fit(value, annotation, expected):
+    assert fits(value, annotation) is expected
+
+
+def test_the_annotation_of_a_key_is_that_of_its_targets_argument():
+    config = {"a": {"b": DDIM}, "c": {"d": 1}}
+    assert annotation_in(config, "a.b.eta") is float
+    assert annotation_in(config, "c.d") is Any
+    assert annotation_in(config, "a.b.none") is Any
+    assert annotation_in(config, "nowhere.x") is Any
+    assert node_at(config, "a.b") == DDIM
+    assert node_at(config, "c.d") is None

@@ -16,7 +16,7 @@ def compose(
         overrides: as on the command line. Without `paths.run=FOLDER`, that is where `hydra.run.dir` points.
         config_dir: folder with further options.
 
-    Raises: HydraException or OmegaConfBaseException for a mistake in an override.
+    Raises: UserError, HydraException or OmegaConfBaseException for a mistake in an override.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -31,9 +31,8 @@ def compose(
 
     register_resolvers()
     folder = None if config_dir is None else str(config_dir)
-    given = Words(
-        config_name, replace_null_groups(config_name, overrides), folder, sweep=False
-    ).as_overrides()
+    words = replace_null_groups(config_name, overrides)
+    given = Words(config_name, words, folder, sweep=False).as_overrides()
     with opened(config_name, folder, plain_keys(config_name)) as hydra:
         config = hydra.compose_config(config_name, given, RunMode.RUN, from_shell=False)
     state = HydraConfig.instance()

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from ldm.cli.plain_keys import is_group, plain_keys, primary_keys
+from ldm.cli.plain_keys import is_group, plain_keys
 from ldm.cli.schema import TYPES, Kind, kind
 from ldm.cli.text_values import as_list, quoted, quoted_list, typed_list
 from ldm.cli.unknown_keys import composed
@@ -152,8 +152,7 @@ class Words:
     def _has(self, key: str) -> bool:
         """True if the config has the key."""
         parent, _, name = key.rpartition(".")
-        node = node_at(self._composed(), parent) if parent else None
-        return name in node if node is not None else key in primary_keys(self.command) or key in self.types
+        return name in ((node_at(self._composed(), parent) if parent else self._composed()) or ())
 
     def _check_sweep(self, key: str, value: str, allowed: Kind) -> None:
         """Refuse text that the grammar of sweeps cannot read."""
