@@ -2,8 +2,8 @@
 
 import pytest
 
-from ldm.cli.groups import options
 from ldm.schedulers import DDIM
+from ldm.utils.options import options
 
 
 def test_options_are_built_by_name():
