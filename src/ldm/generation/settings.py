@@ -16,9 +16,28 @@ from ldm.guidance.base import Guidance
 from ldm.schedulers.base import Scheduler
 from ldm.utils.errors import UserError
 
-WHOLE = ("num_inference_steps", "num_images_per_prompt", "num_images", "batch_size", "clip_skip")
 OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
 OUTPUTS = ("pil", "tensor", "latent", "pt", "np")
+
+
+def is_number(value: Any) -> bool:
+    """True for real numbers of Python and numpy; truth values are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """True for whole numbers of Python and numpy; truth values are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+NUMBERS: dict[str, tuple[type, str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("num_inference_steps", "num_images_per_prompt", "num_images", "batch_size", "clip_skip"),
+        (int, "a whole number", is_whole),
+    ),
+    **dict.fromkeys(("guidance_scale", "eta"), (float, "a number", is_number)),
+}
+"""Arguments that are numbers -> their type, in words, and the test of a value."""
 
 
 class Options(TypedDict, total=False):
@@ -31,10 +50,10 @@ class Options(TypedDict, total=False):
     numbers: Sequence[int] | None
     num_images_per_prompt: int
     num_images: int | None
-    scheduler: Scheduler | None
-    timesteps: Grid | None
-    thresholding: Thresholding | None
-    guidance: Guidance | None
+    scheduler: Scheduler | str | None
+    timesteps: Grid | str | Sequence[float] | None
+    thresholding: Thresholding | str | None
+    guidance: Guidance | str | None
     eta: float | None
     noise: str | None
     clip_skip: int
@@ -112,13 +131,7 @@ class Settings:
     return_dict: bool | None = None
 
     def __post_init__(self) -> None:
-        """Checks kinds and ranges."""
-        for name in WHOLE:
-            if (value := getattr(self, name)) is not None and not is_whole(value):
-                raise UserError(f"{name} must be a whole number, got {value!r}")
-        for name in ("guidance_scale", "eta"):
-            if (value := getattr(self, name)) is not None and not is_number(value):
-                raise UserError(f"{name} must be a number, got {value!r}")
+        """Checks the ranges."""
         for name in ("num_images_per_prompt", "num_images", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
@@ -129,28 +142,23 @@ class Settings:
             raise UserError(f"guidance_scale must be a number >= 0, got {scale}")
 
 
-def is_number(value: Any) -> bool:
-    """True for real numbers of Python and numpy; truth values are none."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def is_whole(value: Any) -> bool:
-    """True for whole numbers of Python and numpy; truth values are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
 def settings(options: Mapping[str, Any]) -> Settings:
     """The settings of a call.
 
     Raises: TypeError for a name that no pipeline takes; ValueError for values out of range.
     """
-    names = [field.name for field in dataclasses.fields(Settings)]
-    for name in options:
+    names, given = [field.name for field in dataclasses.fields(Settings)], dict(options)
+    for name, value in options.items():
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed besides: {', '.join(names)}"
             raise TypeError(f"unknown argument {name!r}{hint}")
-    return Settings(**options)
+        if value is not None and name in NUMBERS:
+            kind, text, fits = NUMBERS[name]
+            if not fits(value):
+                raise UserError(f"{name} must be {text}, got {value!r}")
+            given[name] = kind(value)
+    return Settings(**given)
 
 
 def steps_to_run(strength: float, num_steps: int) -> int:

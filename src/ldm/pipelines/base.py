@@ -244,4 +244,4 @@ class Pipeline(Shared):
         if job.given.output != "latent":
             made = finish(self.sampler.decode(made, job.given.batch_size))
         self.release()
-        return result(job, made, latents.net_evaluations)
+        return result(job.given, job.single, made, latents.net_evaluations)

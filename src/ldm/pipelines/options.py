@@ -107,6 +107,8 @@ def call_settings(pipeline: Any, options: Mapping[str, Any]) -> Settings:
     inputs = given.pop("callback_on_step_end_tensor_inputs", None) or ["latents"]
     if (callback := given.pop("callback_on_step_end", None)) is not None:
         _alone("callback_on_step_end", "on_step", given)
+        if not callable(callback):
+            raise UserError(f"callback_on_step_end must be a function, got {_short(repr(callback))}")
         given["on_step"] = StepEnd(pipeline=pipeline, callback=callback, inputs=inputs)
     for kind in KINDS.keys() & given.keys():
         times = _numbers(given[kind]) if kind == "timesteps" else None
@@ -134,8 +136,6 @@ class StepEnd:
 
     def __post_init__(self) -> None:
         """Checks the kinds."""
-        if not callable(self.callback):
-            raise UserError(f"callback_on_step_end must be a function, got {_short(repr(self.callback))}")
         if set(self.inputs) - {"latents"}:
             raise UserError(
                 f"callback_on_step_end_tensor_inputs must be ['latents'], got {list(self.inputs)}"

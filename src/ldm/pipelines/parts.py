@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from ldm.diffusion.process import Diffusion
-from ldm.generation import Sampler, Settings
+from ldm.generation import Sampler
 from ldm.generation.conditioning import Denoiser
+from ldm.generation.settings import settings
 from ldm.pipelines.options import KINDS, rule
 from ldm.utils.errors import UserError
 
@@ -31,7 +32,7 @@ class Setting:
         value = rule(self.name, value) if self.name in KINDS else value
         if value is None and self.name not in ("guidance", "thresholding"):
             raise UserError(f"{self.name} must have a value, got None")
-        Settings(**{self.name: value})
+        settings({self.name: value})
         sampler = pipeline.sampler
         pipeline.sampler = replace(sampler, defaults={**sampler.defaults, self.name: value})
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ldm.generation.job import Job
+from ldm.generation.settings import Settings
 from ldm.pipelines.images import to_pil
 from ldm.utils.image_io import to_uint8
 
@@ -36,15 +36,16 @@ Result = Image.Image | ImageList | Tensor | np.ndarray | Output | tuple[Any, ...
 """One image or several, as `output` and `return_dict` of a call want it."""
 
 
-def result(job: Job, made: Tensor, net_evaluations: list[int]) -> Result:
+def result(given: Settings, single: bool, made: Tensor, net_evaluations: list[int]) -> Result:
     """The images of a call, or its latents, of the kind that its settings name.
 
     Args:
-        job: the call.
+        given: arguments of the call.
+        single: True if the caller wants one image rather than a list.
         made: images (n, c, h, w) in [-1, 1], or latents if those are wanted.
         net_evaluations: for each image.
     """
-    kind, images = job.given.output, cast(Any, made)
+    kind, images = given.output, cast(Any, made)
     if kind in ("pt", "np"):
         images = (made + 1) / 2
         images = images.permute(0, 2, 3, 1).cpu().numpy() if kind == "np" else images
@@ -52,9 +53,9 @@ def result(job: Job, made: Tensor, net_evaluations: list[int]) -> Result:
         images = ImageList(to_pil(image) for image in to_uint8(made).cpu())
         for image, evaluations in zip(images, net_evaluations, strict=True):
             image.info["net_evaluations"] = evaluations
-    if job.given.return_dict is not None:
-        return Output(images) if job.given.return_dict else tuple(Output(images))
-    if kind != "pil" or not job.single:
+    if given.return_dict is not None:
+        return Output(images) if given.return_dict else tuple(Output(images))
+    if kind != "pil" or not single:
         return cast(Result, images)
     vars(images[0])["images"] = images  # pipeline(prompt).images[0], as with diffusers
     return cast(Image.Image, images[0])
