@@ -1,10 +1,11 @@
 """Names of diffusers lead to ours."""
 
+import logging
 from typing import Any
 
 import pytest
 
-from ldm.pipelines.advice import METHODS, PARTS, check_loading, missing_attribute, refuse_attribute
+from ldm.pipelines.advice import METHODS, NEEDLESS, PARTS, check_loading, missing_attribute, refuse_attribute
 
 
 @pytest.mark.parametrize(
@@ -50,10 +51,21 @@ def test_what_there_is_none_of_may_be_set_to_none():
         refuse_attribute("unet", None)
 
 
-def test_missing_attributes_are_explained():
-    assert "'int' object has no attribute 'unet': it is called 'backbone'" in str(
-        missing_attribute(int, "unet")
-    )
-    for name, advice in METHODS.items():
-        assert str(missing_attribute(int, name)).endswith(advice)
-    assert str(missing_attribute(int, "colour")) == "'int' object has no attribute 'colour'"
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("unet", "'int' object has no attribute 'unet': it is called 'backbone'"),
+        *((name, advice) for name, advice in METHODS.items()),
+        ("colour", "'int' object has no attribute 'colour'"),
+    ],
+)
+def test_missing_attributes_are_explained(name: str, says: str):
+    with pytest.raises(AttributeError, match=f"{says}$"):
+        missing_attribute(int, name)
+
+
+def test_methods_that_are_not_needed_do_nothing(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO):
+        for name in NEEDLESS:
+            assert missing_attribute(int, name)("max") is None
+    assert caplog.text.count("there is nothing to do") == len(NEEDLESS)

@@ -49,9 +49,8 @@ def load_model(
     """Reads a model. Nothing but classes and functions of `ldm` is called, whatever the file names.
 
     Args:
-        path: a `.safetensors` of ours, a folder of diffusers, an original single file, a run directory, a
-            training checkpoint of ours or a folder of them (the newest), or a hub id "owner/name"; the
-            content tells which.
+        path: a `.safetensors` of ours, a folder of diffusers, an original file, a run directory, a training
+            checkpoint or a folder of them (the newest), or a hub id; the content tells which.
         device: to put it on.
         dtype: of the floating-point weights; None keeps those of the file.
         variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.

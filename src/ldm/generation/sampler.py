@@ -101,19 +101,17 @@ class Sampler:
             shape: of an image's latents; None for those of the default size.
             strength: share of the steps to run, in (0, 1].
         """
-        own, each, schedule = self.defaults, given.num_images_per_prompt, self.diffusion.schedule
+        own, schedule = self.defaults, self.diffusion.schedule
         prompts = placeholders(prompt, given) or all_prompts(prompt, given, self.unconditional)
         steps = own["num_inference_steps"] if given.num_inference_steps is None else given.num_inference_steps
         grid = times_of(given.timesteps or own["timesteps"], schedule, steps)
         run = steps_to_run(strength, len(grid) - 1)
         rule, scale = self._guidance(given)
         shape = shape or self.latent_shape()
-        check_thresholding(given.thresholding, self.codec.autoencoder)
         check_latents(given.latents, (len(prompts), *shape))
-        check_embeds(given, self.own.text_encoder, scale != 1.0 and rule.needs_uncond, self.weak is not None)
         return Job(
             prompts=prompts,
-            negatives=as_negatives(given.negative_prompt, prompts, each),
+            negatives=as_negatives(given.negative_prompt, prompts, given.num_images_per_prompt),
             guidance=rule,
             scale=scale,
             scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
@@ -130,11 +128,13 @@ class Sampler:
         )
 
     def _guidance(self, given: Settings) -> tuple[Guidance, float]:
-        """The guidance rule of a call and its scale, checked."""
+        """The guidance rule of a call and its scale, checked with the arguments that depend on them."""
         own = self.defaults
         rule: Guidance = given.guidance or own.get("guidance") or CFG()
         scale = float(own["guidance_scale"] if given.guidance_scale is None else given.guidance_scale)
         check_guidance(rule, scale, self.own.backbone, self.caption_dropout, weak=self.weak is not None)
+        check_thresholding(given.thresholding, self.codec.autoencoder)
+        check_embeds(given, self.own.text_encoder, scale != 1.0 and rule.needs_uncond, self.weak is not None)
         return rule, scale
 
     @torch.no_grad()

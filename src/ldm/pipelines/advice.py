@@ -1,7 +1,10 @@
 """Names of diffusers that a pipeline does not have, each with one line on what to use."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 HARMLESS = {
     "safety_checker": (None,),
@@ -42,10 +45,15 @@ PARTS = {
 }
 """Parts of diffusers' pipelines -> ours."""
 
+NEEDLESS = (
+    "enable_attention_slicing",
+    "disable_attention_slicing",
+    "enable_xformers_memory_efficient_attention",
+    "disable_xformers_memory_efficient_attention",
+)
+"""Methods of diffusers' pipelines that change nothing here: attention is computed in blocks always."""
+
 METHODS = {
-    "enable_attention_slicing": "attention is computed in blocks already",
-    "disable_attention_slicing": "attention is computed in blocks already",
-    "enable_xformers_memory_efficient_attention": "attention is computed in blocks already",
     "enable_freeu": "there is no such rule",
     "set_progress_bar_config": "use progress=False or True in the call",
 }
@@ -79,11 +87,21 @@ def refuse_attribute(name: str, value: Any) -> None:
     raise AttributeError(f"{name} cannot be set: {use if ours else 'pipelines of ldm have none'}")
 
 
-def missing_attribute(owner: type, name: str) -> AttributeError:
-    """The error for an attribute that a pipeline does not have."""
+def needless(*_: Any, **__: Any) -> None:
+    """Does nothing, for one of `NEEDLESS`, and logs it."""
+    log.info("attention is computed in blocks always: there is nothing to do")
+
+
+def missing_attribute(owner: type, name: str) -> Callable[..., None]:
+    """The function for an attribute that a pipeline does not have and does not need.
+
+    Raises: AttributeError for all others, naming what to use.
+    """
+    if name in NEEDLESS:
+        return needless
     line = f"{owner.__name__!r} object has no attribute {name!r}"
     if PARTS.get(name):
         line += f": it is called {PARTS[name]!r}"
     elif name in METHODS:
         line += f": {METHODS[name]}"
-    return AttributeError(line)
+    raise AttributeError(line)

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,9 +22,8 @@ from ldm.generation.finite import check_step
 from ldm.generation.job import Job, Latents, Watch
 from ldm.generation.progress import progress_bar
 from ldm.generation.prompts import warn_of_words
-from ldm.models.tiling import check_rows
 from ldm.pipelines.advice import check_loading, missing_attribute, refuse_attribute
-from ldm.pipelines.fit import check_same_latents, check_settings
+from ldm.pipelines.fit import check_complete, check_same_latents, check_settings
 from ldm.pipelines.options import StepEnd, call_settings
 from ldm.pipelines.results import Result, result
 from ldm.pipelines.sharing import Shared
@@ -36,8 +35,6 @@ from ldm.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound="Pipeline")
-
-TILE_ROWS = 64  # a 1024 x 1024 image in 16 bands
 
 
 class Pipeline(Shared):
@@ -90,43 +87,33 @@ class Pipeline(Shared):
         """A pipeline from a checkpoint.
 
         Args:
-            path: a `.safetensors` of ldm, diffusers folder, original Stable Diffusion file, run directory of
-                `ldm-train`, training checkpoint or hub id (`ldm.checkpoints.load_model`); None for the model
-                that comes with `ldm`.
+            path: anything that `ldm.checkpoints.load_model` reads: a file, a folder of diffusers, a run
+                directory, a hub id; None for the model that comes with `ldm`.
             device: to put it on; "auto" is the first of cuda, mps and cpu that is there.
-            dtype: of the nets, converted while reading: "fp32", "bf16", "fp16", or "auto", the fastest that
-                the device computes in.
+            dtype: of the nets: "fp32", "bf16", "fp16", or "auto", the fastest that the device computes in.
             torch_dtype: diffusers' name of `dtype`.
-            variant: of a folder's weights, such as "fp16".
-            prediction: "eps" or "v", for original files of 2.x, which do not record it.
-            ema: take the EMA weights where a checkpoint has both.
-            lora: a file of adapters to merge into the nets (`load_lora`).
-            lora_scale: of the adapters.
+            variant, prediction, ema: as in `load_model`.
+            lora, lora_scale: a file of adapters to merge into the nets (`load_lora`), and their scale.
             modules: folder of your own Python modules that the model names; code runs from nowhere else.
             others: diffusers' arguments that change nothing here, such as `safety_checker=None`.
 
-        Raises: FileNotFoundError; ValueError if there is no complete model, or the adapters are not for it;
-            TypeError for arguments of diffusers that would have an effect.
+        Raises: FileNotFoundError; ValueError for files that do not fit; TypeError for other arguments.
         """
         check_loading(others)
         place = pick_device(device)
         cast = as_dtype(dtype if torch_dtype is None else torch_dtype, place)
-        if path is None:
-            with shipped_model() as file:
-                return cls.from_pretrained(file, device=place, dtype=cast, lora=lora, lora_scale=lora_scale)
-        with user_modules(modules):
-            loaded = load_model(path, place, cast, variant=variant, prediction=prediction, ema=ema)
-            if missing := [name for name in COMPONENTS if name not in loaded.components]:
-                raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
-            made = cls(**loaded.components, config=loaded.config)
-        made.to(place, cast)
+        source = shipped_model() if path is None else nullcontext(path)
+        with user_modules(modules), source as file:
+            loaded = load_model(file, place, cast, variant=variant, prediction=prediction, ema=ema)
+            check_complete(file, loaded.components)
+            made = cls(**loaded.components, config=loaded.config).to(place, cast)
         return made if lora is None else made.load_lora(lora, lora_scale)
 
     if not TYPE_CHECKING:  # or every attribute would be one of type Any
 
         def __getattr__(self, name: str) -> Any:
-            """Raises AttributeError with our name for what diffusers calls so."""
-            raise missing_attribute(type(self), name)
+            """Method of diffusers that is not needed; else AttributeError, with our name."""
+            return missing_attribute(type(self), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets an attribute; one of diffusers that nothing here reads is refused."""
@@ -161,25 +148,6 @@ class Pipeline(Shared):
         check_same_latents(path, self.backbone, found["backbone"])
         self.sampler = replace(self.sampler, weak=Denoiser(found["text_encoder"], found["backbone"]))
         return self.to()
-
-    def enable_vae_slicing(self: P) -> P:
-        """Encodes and decodes images one at a time; returns the pipeline."""
-        self.sampler = replace(self.sampler, codec=replace(self.sampler.codec, slicing=True))
-        return self
-
-    def enable_vae_tiling(self: P, rows: int = TILE_ROWS) -> P:
-        """Encodes and decodes in bands, exactly (`ldm.models.tiling`); returns the pipeline.
-
-        Args:
-            rows: height of the bands.
-
-        Raises: ValueError for another autoencoder than the convolutional one.
-        """
-        if "tiling" not in self.autoencoder.supports:
-            raise UserError(f"vae_tiling is not supported by {type(self.autoencoder).__name__}")
-        check_rows(rows)
-        self.sampler = replace(self.sampler, codec=replace(self.sampler.codec, tile_rows=rows))
-        return self
 
     def settings(self, options: Mapping[str, Any]) -> Settings:
         """The settings of a call from its keyword arguments (`ldm.pipelines.options`)."""

@@ -29,6 +29,9 @@ class InpaintPipeline(Pipeline):
     variance of new ones, too small already, smaller still. In both cases the pixels outside the mask are the
     input's.
 
+    Sides that the model cannot make are padded by their last row and column, and the result is cut back. A
+    cell of the latents is sampled anew if one of its pixels is masked; transparent parts of a mask are not.
+
     A plain net sees the image through noise alone, and what it draws agrees with it too little: `resample`
     runs each part of the path several times (RePaint's Alg. 1).
     """
@@ -49,30 +52,19 @@ class InpaintPipeline(Pipeline):
 
         Args:
             prompt: one prompt or a list; None for an unconditional model, which takes `num_images`.
-            image: one image, or one for each prompt, all of one size, of any kind
-                (`ldm.utils.image_arrays.image_tensor`). Sides that the model cannot make are padded by their
-                last row and column, and the result is cut back.
-            mask: one or as many as images, of their size and of any kind: a pixel is repainted where it is
-                white, from 128 of 255 on. Transparent parts are not. A cell of the latents is repainted if
-                one of its pixels is.
+            image: one, or one for each prompt, of one size and any kind (`ldm.utils.image_arrays`).
+            mask: one or as many as images, of their size: white, from 128 of 255 on, is repainted.
             mask_image: diffusers' name of `mask`.
             strength: share of the steps that are run, in (0, 1]; at 1 the start is pure noise.
-            resample: how often each part of the steps is run, with a net that does not read masks; the time
-                is as many times as long.
+            resample: how often each part of the steps is run, with a net that does not read masks.
             jump_length: steps of a part, less than are run.
-            options: arguments that all pipelines share: `ldm.pipelines.options.CallOptions`.
+            options: `ldm.pipelines.options.CallOptions`, as of all pipelines.
 
-        Returns: one image for one prompt and one image each, else a list; a tensor or array if `output`
-            names one.
-        Raises: ValueError for arguments that are out of range or sizes that differ; ArithmeticError for NaN
-            or infinite values.
+        Returns: one image for one prompt, else a list; a tensor or array if `output` names one.
+        Raises: ValueError for arguments that are out of range; ArithmeticError for NaN or infinite values.
         """
         given = self.settings(options)
-        original = as_images(image, self.autoencoder, self.device)
-        masks = as_masks(_one_of(mask, mask_image), original)
-        factor, (height, width) = self.autoencoder.downscale, original.shape[2:]
-        images, masks = padded(original, factor), padded(masks, factor)
-        log_padding(original, images)
+        images, masks, (height, width) = self._padded(image, _one_of(mask, mask_image))
         shape = self.sampler.latent_shape(*images.shape[2:])
         job = self._resampled(self.prepare(prompt, given, shape, strength), resample, jump_length)
         source = Encoded(self.sampler, images, job, "posterior")
@@ -81,10 +73,17 @@ class InpaintPipeline(Pipeline):
             latents = self.sampler.latents(job, start, watch)
 
         def finish(made: Tensor) -> Tensor:
-            whole = torch.where(masks[source.row] > 0.5, made, images[source.row])
-            return whole[..., :height, :width]
+            return torch.where(masks[source.row] > 0.5, made, images[source.row])[..., :height, :width]
 
         return self.result(job, latents, finish)
+
+    def _padded(self, image: Images, mask: Images) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Images and masks with sides that the model can make, and the height and width without them."""
+        original = as_images(image, self.autoencoder, self.device)
+        masks, factor = as_masks(mask, original), self.autoencoder.downscale
+        images = padded(original, factor)
+        log_padding(original, images)
+        return images, padded(masks, factor), (original.shape[2], original.shape[3])
 
     def _start(self, job: Job, source: Encoded, images: Tensor, masks: Tensor) -> Callable[[range], Start]:
         """Maps rows to their starting latents, with the mask as further channels or as a blend."""

@@ -9,12 +9,16 @@ from torch import nn
 
 from ldm.generation import Sampler
 from ldm.generation.offload import Offload, offload_of, place_of
+from ldm.models.tiling import check_rows
 from ldm.pipelines.parts import SamplerParts
 from ldm.utils.device import as_dtype, pick_device
+from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound="Placed")
+
+TILE_ROWS = 64  # a 1024 x 1024 image in 16 bands
 
 
 class Placed(SamplerParts):
@@ -91,6 +95,25 @@ class Placed(SamplerParts):
         if place.type == "cpu":
             log.warning("offloading saves nothing on the CPU, where the nets are: there is no other device")
         Offload(self.nets, place, by_layer)
+        return self
+
+    def enable_vae_slicing(self: P) -> P:
+        """Encodes and decodes images one at a time; returns the pipeline."""
+        self.sampler = replace(self.sampler, codec=replace(self.sampler.codec, slicing=True))
+        return self
+
+    def enable_vae_tiling(self: P, rows: int = TILE_ROWS) -> P:
+        """Encodes and decodes in bands, exactly (`ldm.models.tiling`); returns the pipeline.
+
+        Args:
+            rows: height of the bands.
+
+        Raises: ValueError for another autoencoder than the convolutional one.
+        """
+        if "tiling" not in self.autoencoder.supports:
+            raise UserError(f"vae_tiling is not supported by {type(self.autoencoder).__name__}")
+        check_rows(rows)
+        self.sampler = replace(self.sampler, codec=replace(self.sampler.codec, tile_rows=rows))
         return self
 
     def release(self) -> None:

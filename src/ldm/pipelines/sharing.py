@@ -1,4 +1,4 @@
-"""What a pipeline hands on: its nets to other pipelines, its model to files, its description to people."""
+"""Nets that several pipelines use, their files and their description."""
 
 import os
 from pathlib import Path
