@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -87,3 +88,9 @@ def test_public_names_are_importable():
     assert set(ldm.__all__) <= set(dir(ldm))
     with pytest.raises(AttributeError, match="module 'ldm' has no attribute 'Nothing'"):
         _ = ldm.Nothing
+
+
+def test_all_extras_are_in_one():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (everything,) = extras["all"]
+    assert everything == f"ldm[{','.join(name for name in extras if name != 'all' and name != 'dev')},dev]"

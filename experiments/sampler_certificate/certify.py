@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import Mixture, flow_error, gaussian, level_error, measured_order, sampled_moments
+from ldm.utils.options import options
 
 HERE = Path(__file__).parent
 SCHEDULE, MIXTURE, GAUSSIAN = scaled_linear(), Mixture(), gaussian(0.5, 0.6)

@@ -6,7 +6,7 @@ python experiments/sampler_certificate/table.py [--write]
 import sys
 from pathlib import Path
 
-from ldm.cli.groups import options
+from ldm.utils.options import options
 
 PAGE = Path(__file__).parents[2] / "docs" / "sampling.md"
 BEGIN, END = "<!-- samplers: table.py -->\n", "<!-- end of samplers -->"

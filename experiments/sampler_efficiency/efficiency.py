@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ldm import Text2ImagePipeline
-from ldm.cli.groups import options
+from ldm.utils.options import options
 
 HERE = Path(__file__).parent
 PROMPTS = ["red heart", "pizza", "penguin", "sunflower on a blue background"]

@@ -64,7 +64,6 @@ def test_dtype_converts_every_weight(
         ("x.safetensors", {"format": "onnx"}, r"format must be one of .*, got 'onnx'"),
         ("there.safetensors", {}, r"there\.safetensors exists: .*overwrite=true"),
         ("full", {"format": "diffusers"}, r"full exists"),
-        ("nowhere/x.safetensors", {}, r"no folder .*nowhere"),
     ],
 )
 def test_targets_are_checked_before_anything_is_read(
@@ -86,3 +85,10 @@ def test_a_model_of_another_topology_has_no_place_elsewhere(tmp_path: Path):
             with pytest.raises(ValueError, match=r"topology|shortcut"):
                 convert_checkpoint(path, tmp_path / name, format=format)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_folders_of_an_output_are_made(folder: Path, tmp_path: Path):
+    convert_diffusers_checkpoint(folder, tmp_path / "new" / "er" / "a.safetensors")
+    convert_checkpoint(folder, tmp_path / "other" / "folder", format="diffusers")
+    assert (tmp_path / "new" / "er" / "a.safetensors").is_file()
+    assert (tmp_path / "other" / "folder" / "model_index.json").is_file()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ldm.checkpoints import load_model
-from ldm.checkpoints.store import STATE, CheckpointStore, resumable
+from ldm.checkpoints.store import STATE, CheckpointStore, of_run, of_training, resumable
 
 
 def state(step: int) -> dict[str, object]:
@@ -97,6 +97,25 @@ def test_a_checkpoint_is_named_by_its_folder_or_its_file(tmp_path: Path):
     (folder / STATE).write_text("torn")
     with pytest.raises(ValueError, match=r"bytes instead of"):
         resumable(folder)
+
+
+def test_a_run_directory_stands_for_its_newest_checkpoint(tmp_path: Path):
+    store = CheckpointStore(tmp_path / "checkpoints")
+    store.save(3, state(3))
+    newest = store.save(5, state(5)) / STATE
+    assert of_training(tmp_path) == of_training(tmp_path / "checkpoints") == newest
+    assert resumable(tmp_path) == resumable(tmp_path / "checkpoints") == (newest, 5)
+    newest.write_text("torn")
+    assert resumable(tmp_path)[1] == 3
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "autoencoder.safetensors"])
+def test_a_run_directory_stands_for_its_finished_model(tmp_path: Path, name: str):
+    step = CheckpointStore(tmp_path / "checkpoints").save(5, state(5)) / STATE
+    (tmp_path / name).write_text("weights")
+    assert of_run(tmp_path) == of_training(tmp_path) == tmp_path / name
+    assert resumable(tmp_path) == (step, 5)
+    assert of_run(tmp_path / name) == tmp_path / name
 
 
 def test_a_folder_without_a_whole_checkpoint_is_no_model(tmp_path: Path):

@@ -6,12 +6,12 @@ from itertools import product
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.continuous import FlowMatching, VarianceExploding
 from ldm.diffusion.level_grids import karras
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.timesteps import leading, times_of, trailing
 from ldm.evaluation.oracle import Mixture
+from ldm.utils.options import options
 
 TIMES = torch.cat([torch.linspace(-1, 0, 11), torch.linspace(0, 999, 200)[1:]]).double()
 

@@ -5,10 +5,10 @@ from itertools import product
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.level_grids import PUBLISHED, align_your_steps, explicit, karras, log_snr
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import leading, times_of
+from ldm.utils.options import options
 
 GRIDS, SCHEDULES = options("timesteps"), options("schedule")
 GRIDS.pop("explicit")

@@ -5,11 +5,11 @@ from itertools import product
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.prediction import Epsilon, Sample, Velocity
 from ldm.diffusion.process import Diffusion
 from ldm.diffusion.schedule import linear, scaled_linear, zero_snr
 from ldm.diffusion.weighting import MinSNR, Sigmoid, SoftMinSNR, Uniform
+from ldm.utils.options import options
 
 PREDICTIONS = [Epsilon(), Velocity(), Sample()]
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.resampling import Resampling, renoised, resampled
 from ldm.diffusion.sampling import StopSampling, sample
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import trailing
 from ldm.evaluation.oracle import Mixture
 from ldm.schedulers import DDPM
+from ldm.utils.options import options
 
 SCHEDULES = options("schedule")
 

@@ -11,9 +11,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ldm.cli.groups import options
 from ldm.diffusion.continuous import FlowMatching, VarianceExploding
 from ldm.diffusion.schedule import Tabulated, cosine, linear, scaled_linear, sigmoid, zero_snr
+from ldm.utils.options import options
 
 CONF = Path(__file__).parents[2] / "conf" / "schedule"
 SCHEDULES = {p.stem: instantiate(OmegaConf.load(p), _convert_="all") for p in sorted(CONF.glob("*.yaml"))}

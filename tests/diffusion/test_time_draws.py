@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion import random
 from ldm.diffusion.time_draws import GOLDEN_RATIO, Independent, LowDiscrepancy, TimeDraws
+from ldm.utils.options import options
 
 DRAWS = options("time_draws")
 

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion import random
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.schedule import scaled_linear
@@ -19,6 +18,7 @@ from ldm.evaluation.oracle import (
     sampled_moments,
 )
 from ldm.schedulers import DDIM, DDPM, DPMSolverPPSingle, Restart
+from ldm.utils.options import options
 
 SCHEDULES = options("schedule")
 TIMES = torch.tensor([10.0, 400.0, 900.0], dtype=torch.float64)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.conditioning import Conditioning
 from ldm.guidance import Branch, Branches
+from ldm.utils.options import options
 
 RULES = options("guidance")
 

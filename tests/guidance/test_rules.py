@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.guidance import APG, CFG, PAG, CFGRescale, CFGZeroStar, Interval
+from ldm.utils.options import options
 
 RULES = options("guidance")
 NEUTRAL = {

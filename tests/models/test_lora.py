@@ -6,7 +6,7 @@ import torch
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.lora import AdaptedNet, LoRA
 from ldm.models.unet import UNet
-from ldm.training.ema import twin_of
+from ldm.utils.ema import twin_of
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out"]
 ASKED = (torch.randn(2, 4, 8, 8), torch.tensor([3.0, 700.0]), Conditioning(tokens=torch.randn(2, 5, 16)))

@@ -69,10 +69,11 @@ def draw(pipeline: Any, purpose: str, seed: int = 3) -> Tensor:
 
 
 def picture(mode: str = "RGB") -> Image.Image:
-    """A picture with large and small structures; as a mask, a white disc."""
+    """A picture with large and small structures; as a mask, a white disc of whole cells of the latents."""
     y, x = np.mgrid[0:SIZE, 0:SIZE] / SIZE
     if mode == "L":
-        return Image.fromarray((((x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.08) * 255).astype(np.uint8))
+        disc = (((x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.08) * 255).astype(np.uint8)
+        return Image.fromarray(disc[::8, ::8].repeat(8, 0).repeat(8, 1))
     channels = [x, y, 0.5 + 0.5 * np.sin(20 * x * y)]
     return Image.fromarray((np.stack(channels, -1) * 255).astype(np.uint8))
 

@@ -4,7 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from ldm.pipelines.fit import SETTINGS, check_input_channels, check_same_latents, check_settings
+from ldm.pipelines.fit import (
+    SETTINGS,
+    check_complete,
+    check_input_channels,
+    check_same_latents,
+    check_settings,
+)
 from ldm.utils.errors import UserError
 
 COMPLETE = {"diffusion": {}, "sampling": dict.fromkeys(SETTINGS), "image_size": 8}
@@ -42,3 +48,9 @@ def test_two_nets_of_other_latents_are_refused():
     check_same_latents("weak", own, own)
     with pytest.raises(UserError, match="weak is not for the same latents: in_channels 8, not 4"):
         check_same_latents("weak", own, SimpleNamespace(in_channels=8, position_size=None))
+
+
+def test_a_net_that_is_missing_is_named():
+    with pytest.raises(UserError, match="here is no complete model: it has no text_encoder, backbone"):
+        check_complete("here", {"autoencoder": 1})
+    check_complete("here", ["autoencoder", "text_encoder", "backbone"])

@@ -12,9 +12,9 @@ from PIL import Image
 from ldm import Image2ImagePipeline, InpaintPipeline, Text2ImagePipeline
 from ldm.checkpoints.assemble import LoadedModel
 from ldm.checkpoints.native import save_model
-from ldm.cli.groups import options
 from ldm.guidance import PAG, Autoguidance, Interval
 from ldm.schedulers import DDIM, Heun
+from ldm.utils.options import options
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FAST: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": 64, "width": 64}

@@ -1,45 +1,61 @@
 """Images of a call as tensors and masks."""
 
-from typing import Any
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ldm.pipelines.images import as_masks, as_tensor, to_pil
+from ldm.pipelines.images import as_images, as_masks, latent_masks, log_padding, padded, to_pil
 from ldm.utils.errors import UserError
 
 CPU = torch.device("cpu")
-GREY = Image.new("RGB", (4, 2), (0, 51, 255))
-
-
-def test_pixels_become_values_from_minus_one_to_one():
-    x = as_tensor([GREY, GREY], "image", CPU)
-    assert x.shape == (2, 3, 2, 4)
-    assert torch.allclose(x[0, :, 0, 0], torch.tensor([-1.0, -0.6, 1.0]))
-    assert torch.equal(as_tensor(x, "image", CPU), x)
+LATENT = SimpleNamespace(downscale=8, latent_channels=4)
 
 
 def test_pixels_survive_the_way_there_and_back():
     image = Image.effect_noise((5, 3), 90).convert("RGB")
-    x = as_tensor(image, "image", CPU)
+    x = as_images(image, LATENT, CPU)
     assert to_pil(((x[0] + 1) * 127.5).round().to(torch.uint8)).tobytes() == image.tobytes()
     assert to_pil(torch.zeros(1, 2, 2, dtype=torch.uint8)).mode == "L"
 
 
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [
-        ([], "image must be a PIL image, a list of them or a tensor"),
-        ("cat.png", "image must be a PIL image"),
-        ([GREY, GREY.resize((3, 3))], "image must be of one size"),
-        (torch.zeros(3, 4, 4), "image must be a floating-point tensor"),
-        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), "image must be a floating-point tensor"),
-    ],
-)
-def test_other_values_are_refused(value: Any, says: str):
-    with pytest.raises(UserError, match=says):
-        as_tensor(value, "image", CPU)
+def test_a_model_of_grey_pixels_gets_one_channel():
+    grey = SimpleNamespace(downscale=1, latent_channels=1)
+    image = Image.new("L", (4, 2), 51)
+    assert torch.allclose(as_images(image, grey, CPU), torch.full((1, 1, 2, 4), -0.6))
+    assert as_images(image, LATENT, CPU).shape == (1, 3, 2, 4)
+
+
+@pytest.mark.parametrize("value", [0, 127])
+def test_a_mask_that_selects_nothing_is_refused(value: int):
+    images = torch.zeros(1, 3, 2, 4)
+    with pytest.raises(UserError, match="mask must select a pixel"):
+        as_masks(Image.new("L", (4, 2), value), images)
+    with pytest.raises(UserError, match="mask must select a pixel"):  # one of two
+        as_masks([Image.new("L", (4, 2), value), Image.new("L", (4, 2), 255)], images.expand(2, -1, -1, -1))
+    with pytest.raises(UserError, match="mask must select a pixel"):
+        as_masks(Image.new("RGBA", (4, 2), (255, 255, 255, value)), images)
+
+
+def test_a_single_pixel_selects_its_cell():
+    masks = torch.zeros(1, 1, 16, 24)
+    masks[..., 13, 7] = 1
+    assert latent_masks(masks, (2, 3)).tolist() == [[[[0, 0, 0], [1, 0, 0]]]]
+
+
+def test_sides_are_padded_by_the_last_row_and_column(caplog: pytest.LogCaptureFixture):
+    images = torch.from_numpy(np.random.default_rng(0).random((1, 3, 13, 16)).astype(np.float32))
+    larger = padded(images, 8)
+    assert larger.shape == (1, 3, 16, 16)
+    assert torch.equal(larger[:, :, :13], images)
+    assert torch.equal(larger[:, :, 13:], images[:, :, 12:].expand(-1, -1, 3, -1))
+    log_padding(images, images)
+    assert not caplog.text
+    log_padding(images, larger)
+    assert "the image of 16 x 13 pixels is padded to 16 x 16" in caplog.text
+    assert torch.equal(padded(larger, 8), larger)
 
 
 def test_masks_are_one_for_all_images_or_one_for_each():

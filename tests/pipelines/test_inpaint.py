@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ldm import InpaintPipeline
 from ldm.checkpoints.assemble import LoadedModel
+from ldm.utils.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FAST: dict[str, Any] = {"num_inference_steps": 3, "guidance_scale": 3.0}
@@ -49,11 +50,44 @@ def test_an_image_depends_on_its_own_seed_only(pipeline: InpaintPipeline):
     assert torch.allclose(together[1:2], alone, atol=1e-4)
 
 
-def test_an_empty_mask_changes_nothing(pipeline: InpaintPipeline):
-    black = Image.new("L", SIZE)
-    assert np.array_equal(
-        np.asarray(pipeline("a", image=picture(), mask=black, **FAST)), np.asarray(picture())
-    )
+def test_an_empty_mask_is_refused(pipeline: InpaintPipeline):
+    with pytest.raises(UserError, match="mask must select a pixel"):
+        pipeline("a", image=picture(), mask=Image.new("L", SIZE), **FAST)
+
+
+def test_a_stroke_of_one_pixel_repaints_its_cell(pipeline: InpaintPipeline):
+    """At the end of the cell: nearest neighbours would see only its first pixel."""
+    mask = Image.new("L", SIZE)
+    mask.putpixel((15, 15), 255)
+    options = {"image": picture(), "mask": mask, **FAST, "num_inference_steps": 1}
+    changed = np.argwhere((np.asarray(pipeline("a", **options)) != np.asarray(picture())).any(-1))
+    assert changed.tolist() == [[15, 15]]
+    z, other = (pipeline(prompt, output="latent", **options) for prompt in ("a", "b"))
+    moved = (z != other).any(1)[0]
+    assert moved[1, 1]
+    assert pipeline.reads_masks() or moved.sum() == 1
+
+
+def test_sides_that_the_model_cannot_make_are_padded_and_cut_back(
+    pipeline: InpaintPipeline, caplog: pytest.LogCaptureFixture
+):
+    size = (29, 21)
+    made = pipeline("a", image=picture(0, size), mask=disc(size), **FAST)
+    assert made.size == size
+    assert caplog.text.count("is padded to 32 x 24") == 1
+    white = np.asarray(disc(size)) >= 128
+    assert np.array_equal(np.asarray(made)[~white], np.asarray(picture(0, size))[~white])
+    assert (np.asarray(made)[white] != np.asarray(picture(0, size))[white]).any()
+
+
+def test_masks_have_two_names(pipeline: InpaintPipeline):
+    options = {"image": picture(), "output": "tensor", **FAST}
+    first = pipeline("a", mask=disc(), **options)
+    assert torch.equal(pipeline("a", mask_image=np.asarray(disc()) >= 128, **options), first)
+    with pytest.raises(UserError, match="mask must be given once"):
+        pipeline("a", mask=disc(), mask_image=disc(), **options)
+    with pytest.raises(UserError, match="mask must be given"):
+        pipeline("a", **options)
 
 
 def test_strength_is_the_share_of_steps(pipeline: InpaintPipeline):
@@ -86,10 +120,13 @@ def test_a_plain_net_ends_with_the_images_latents_outside_the_mask(
     mask = np.zeros((24, 32), np.uint8)
     mask[8:16, 8:24] = 255
     z = pipeline("a", image=picture(), mask=Image.fromarray(mask), output="latent", **FAST)
-    expected = pipeline("b", image=picture(), mask=Image.new("L", SIZE), output="latent", **FAST)
+    corner = Image.new("L", SIZE)
+    corner.putpixel((31, 23), 255)
+    expected = pipeline("b", image=picture(), mask=corner, output="latent", **FAST)
     small = torch.from_numpy(mask[::8, ::8] > 0)
+    small[-1, -1] = True
     assert torch.equal(z[:, :, ~small], expected[:, :, ~small])
-    assert not torch.equal(z[:, :, small], expected[:, :, small])
+    assert not torch.equal(z[:, :, 1, 1:3], expected[:, :, 1, 1:3])
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,13 @@ def test_a_request_loads_its_pipeline_files_and_arguments(tmp_path: Path):
         assert loaded.hashes == {"checkpoint": digest(model), "image": digest(tmp_path / "in.png")}
 
 
+def test_the_automatic_dtype_is_stored_by_its_name(monkeypatch: pytest.MonkeyPatch):
+    """A replay on another machine must not choose another one."""
+    monkeypatch.setattr("ldm.utils.device.has_bf16", lambda device: True)
+    assert load(REQUEST | {"dtype": "auto"}, "cpu").request == REQUEST | {"dtype": "bf16"}
+    assert load(REQUEST, "cpu").request == REQUEST
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

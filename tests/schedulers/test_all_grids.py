@@ -11,11 +11,11 @@ from itertools import product
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.prediction import Denoised
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import Mixture, flow_error, gaussian, sampled_moments
+from ldm.utils.options import options
 
 SOLVERS, SCHEDULES, GRIDS = options("scheduler"), options("schedule"), options("timesteps")
 del GRIDS["explicit"], GRIDS["sd2"]  # a list of one's own; the same as sd15

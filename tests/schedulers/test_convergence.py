@@ -10,11 +10,11 @@ from functools import cache
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.evaluation.oracle import Mixture, flow_error
 from ldm.schedulers import Adams, DPMSolverPP, SASolver, UniPC
 from ldm.schedulers.multistep import Estimate, Path
 from ldm.schedulers.predictor_corrector import Pending
+from ldm.utils.options import options
 
 SCHEDULERS, SCHEDULES = options("scheduler"), options("schedule")
 DATA = Mixture()

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import gaussian, sampled_moments
 from ldm.schedulers.multistep import Estimate, lagrange_integrals, remember, steady
+from ldm.utils.options import options
 
 MULTISTEP = ["dpmpp_2m", "dpmpp_3m", "dpmpp_3m_sde", "dpmpp_2m_sde", "deis", "lms", "unipc", "sa"]
 

@@ -5,10 +5,10 @@ from itertools import product
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import gaussian
+from ldm.utils.options import options
 
 SOLVERS, SCHEDULES, GRIDS = options("scheduler"), options("schedule"), options("timesteps")
 STEPS, REPLACED = 5, 2

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.sampling import Scheduler, sample
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import trailing
 from ldm.evaluation.oracle import gaussian
+from ldm.utils.options import options
 
 SOLVERS = options("scheduler")
 

@@ -11,11 +11,11 @@ from itertools import product
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion.schedule import Tabulated
 from ldm.diffusion.timesteps import leading, linspace, trailing
 from ldm.evaluation.oracle import gaussian, marginal, step_map
 from ldm.schedulers import DDIM, DDPM, LCM, TCD, DPMSolverPP, DPMSolverPPSingle, Euler, Heun, SASolver, UniPC
+from ldm.utils.options import options
 
 MU = 0.7
 FEW = (*range(1, 21), 25, 30, 50, 100, 250, 500, 999, 1000)

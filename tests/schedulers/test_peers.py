@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ldm.cli.groups import options
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import times_of, trailing
 from ldm.evaluation.oracle import gaussian, level_error, sampled_moments
 from ldm.schedulers import SASolver, predictor_corrector
+from ldm.utils.options import options
 
 pytest.importorskip("diffusers")
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]

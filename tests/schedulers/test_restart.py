@@ -2,7 +2,6 @@
 
 import pytest
 
-from ldm.cli.groups import options
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import gaussian, sampled_moments
@@ -10,6 +9,7 @@ from ldm.schedulers import (
     Heun,
     Restart,
 )
+from ldm.utils.options import options
 
 SCHEDULE = scaled_linear()
 GRIDS = options("timesteps")

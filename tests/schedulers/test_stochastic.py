@@ -6,13 +6,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ldm.cli.groups import options
 from ldm.diffusion import random
 from ldm.diffusion.sampling import sample
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import Mixture, gaussian, sampled_moments
 from ldm.schedulers import DDIM, DPM2, Euler, Heun, Restart
+from ldm.utils.options import options
 
 SOLVERS, GRIDS, SCHEDULE = options("scheduler"), options("timesteps"), scaled_linear()
 NOISY = {name: solver for name, solver in SOLVERS.items() if solver.stochastic and name not in ("lcm", "tcd")}

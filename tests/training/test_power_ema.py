@@ -6,7 +6,6 @@ import torch
 from scipy.integrate import quad
 from torch import nn
 
-from ldm.training.ema import MovingAverage, twin_of
 from ldm.training.power_ema import (
     PowerFunction,
     Profile,
@@ -15,6 +14,7 @@ from ldm.training.power_ema import (
     posthoc_weights,
     sigma_rel_of,
 )
+from ldm.utils.ema import MovingAverage, twin_of
 
 KEPT = (0.05, 0.10)
 TOTAL, BATCH, EVERY = 20_000, 10, 500

@@ -7,9 +7,9 @@ from torch import nn
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.lora import LoRA
 from ldm.models.text_encoder import ClassEncoder, NullTextEncoder
-from ldm.training.ema import Horizon
 from ldm.training.power_ema import power_functions
 from ldm.training.weights import WeightsFactory
+from ldm.utils.ema import Horizon
 
 TEXT = partial(ClassEncoder, captions=["a", "b"], width=4)
 

@@ -3,7 +3,15 @@ import os
 import pytest
 import torch
 
-from ldm.utils.device import as_dtype, available_cores, has_bf16, pick_device, set_threads
+from ldm.utils.device import (
+    as_dtype,
+    available_cores,
+    dtype_name,
+    fastest_dtype,
+    has_bf16,
+    pick_device,
+    set_threads,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +110,46 @@ def test_dtype_names():
     assert as_dtype("bf16") is as_dtype(torch.bfloat16) is torch.bfloat16
     with pytest.raises(ValueError, match=r"dtype must be one of .*'fp16'.*got 'int8'"):
         as_dtype("int8")
+
+
+@pytest.mark.parametrize("name", ["float16", "half", "torch.float16", torch.float16])
+def test_dtypes_have_long_names_and_a_short_one(name):
+    assert as_dtype(name) is torch.float16
+    assert dtype_name(as_dtype(name)) == "fp16"
+    assert dtype_name(torch.float64) == "float64"
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        as_dtype(torch.int8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "native", "dtype"),
+    [
+        ("cuda", True, torch.bfloat16),
+        ("cuda", False, torch.float16),
+        ("mps", False, torch.float16),
+        ("cpu", True, torch.bfloat16),
+        ("cpu", False, torch.float32),
+    ],
+)
+def test_the_automatic_dtype_is_one_that_the_device_computes_in(kind, native, dtype, monkeypatch):
+    monkeypatch.setattr("ldm.utils.device.has_bf16", lambda device: native)
+    device = torch.device(kind)
+    assert fastest_dtype(device) is as_dtype("auto", device) is dtype
+    with pytest.raises(ValueError, match=r"dtype must be one of \['fp32', 'bf16', 'fp16'\], got 'auto'"):
+        as_dtype("auto")
+
+
+def test_gpus_are_counted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (
+        pick_device(1)
+        == pick_device("cuda:1")
+        == pick_device(torch.device("cuda:1"))
+        == torch.device("cuda:1")
+    )
+    for name in (2, "cuda:2"):
+        with pytest.raises(ValueError, match="device must be one of 2 GPUs, counted from 0, got 'cuda:2'"):
+            pick_device(name)
+    with pytest.raises(ValueError, match="device must be one of"):
+        pick_device("cuda:first")

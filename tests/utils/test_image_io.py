@@ -4,7 +4,7 @@ import torch
 from PIL import Image, ImageFont
 
 from ldm.utils import load_image
-from ldm.utils.image_io import fit_lines, labelled_grid, make_grid, save_png, to_uint8
+from ldm.utils.image_io import fit_lines, labelled_grid, make_grid, save_image, save_png, to_uint8
 
 
 def test_bytes_and_floats_are_inverse():
@@ -106,3 +106,41 @@ def test_missing_and_broken_files_are_one_clear_error(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"broken\.png cannot be read"):
         load_image(tmp_path / "broken.png")
+
+
+def test_a_stroke_of_a_mask_survives_being_made_smaller(tmp_path):
+    mask = Image.new("L", (64, 32))
+    mask.putpixel((33, 9), 255)
+    mask.save(tmp_path / "m.png")
+    small = np.asarray(load_image(tmp_path / "m.png", size=(8, 4), mode="L"))
+    assert np.argwhere(small).tolist() == [[1, 4]]
+    assert small.max() == 255
+
+
+def test_images_of_pil_are_taken_as_files_are(tmp_path):
+    image = Image.new("RGBA", (4, 2), (255, 0, 0, 0))
+    image.save(tmp_path / "a.png")
+    for mode in ("RGB", "L"):
+        assert load_image(image, mode=mode).tobytes() == load_image(tmp_path / "a.png", mode=mode).tobytes()
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4, -1)])
+def test_a_size_that_is_none_is_named(size):
+    with pytest.raises(ValueError, match="size must be a width and a height"):
+        load_image(Image.new("RGB", (2, 2)), size=size)
+
+
+def test_pictures_are_written_in_the_format_of_their_suffix(tmp_path):
+    red = torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1).expand(3, 4, 6)
+    path = tmp_path / "new" / "folder" / "a.bmp"
+    save_image(red, path)
+    with Image.open(path) as image:
+        assert (image.format, image.size, image.getpixel((0, 0))) == ("BMP", (6, 4), (255, 0, 0))
+    save_image(red[None].expand(3, -1, -1, -1), tmp_path / "grid.png")
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.size[0] > 3 * 6
+    save_image(Image.new("RGB", (2, 2), "blue"), tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.getpixel((1, 1)) == (0, 0, 255)
+    with pytest.raises(ValueError, match=r"path must end like an image, such as \.png or \.jpg"):
+        save_image(red, tmp_path / "c.txt")

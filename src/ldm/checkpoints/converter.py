@@ -41,7 +41,7 @@ def convert_checkpoint(
     overwrite: bool = False,
     **reading: Any,
 ) -> None:
-    """Writes a checkpoint in another format; the target appears whole or not at all.
+    """Writes a checkpoint in another format; the target appears whole or not at all, its folders are made.
 
     Args:
         source: anything that `load_model` reads.
@@ -55,7 +55,8 @@ def convert_checkpoint(
         format.
     """
     path = Path(target)
-    _check_target(path, format, overwrite)
+    check_target(path, format, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if format == "lora":
         _write_adapters(Path(source), path, dtype, reading.get("ema", True))
         return
@@ -71,7 +72,7 @@ def convert_diffusers_checkpoint(
 
     Args:
         diffusers_path: the folder.
-        output_path: of the file; an existing one is replaced.
+        output_path: of the file; an existing one is replaced, folders are made.
         dtype: of the floating-point weights; None keeps theirs, bit for bit.
 
     Raises: FileNotFoundError; ValueError as `load_model`.
@@ -79,7 +80,11 @@ def convert_diffusers_checkpoint(
     convert_checkpoint(diffusers_path, output_path, dtype=dtype, overwrite=True)
 
 
-def _check_target(path: Path, format: str, overwrite: bool) -> None:
+def check_target(path: Path, format: str, overwrite: bool) -> None:
+    """Checks that a model can be written to a path in a format.
+
+    Raises: FileExistsError if something is there that must stay; ValueError for a suffix that does not fit.
+    """
     if format not in FORMATS:
         raise UserError(f"format must be one of {FORMATS}, got {format!r}")
     suffixes = {"original": (".safetensors", ".ckpt"), "diffusers": ()}.get(format, (".safetensors",))
@@ -91,8 +96,6 @@ def _check_target(path: Path, format: str, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists: choose another name")
     if path.is_file() and not overwrite:
         raise FileExistsError(f"{path} exists: choose another name or overwrite=true")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no folder {path.parent}")
 
 
 def _write_adapters(source: Path, target: Path, dtype: torch.dtype | None, ema: bool) -> None:

@@ -23,6 +23,15 @@ from ldm.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+MOVED = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    **{
+        f"stabilityai/stable-diffusion-{name}": f"sd2-community/stable-diffusion-{name}"
+        for name in ("2", "2-base", "2-1", "2-1-base", "2-inpainting")
+    },
+}
+"""Hub ids whose models have been taken down -> where the same files are now."""
 HUB_FILES = ["*.json", "*/*.json", "*/*.txt", "*/*.safetensors", "*/*.bin"]
 
 
@@ -40,8 +49,8 @@ def load_model(
     """Reads a model. Nothing but classes and functions of `ldm` is called, whatever the file names.
 
     Args:
-        path: a `.safetensors` of ours, a folder of diffusers, an original single file, a training checkpoint
-            of ours or a folder of them (the newest), or a hub id "owner/name"; the content tells which.
+        path: a `.safetensors` of ours, a folder of diffusers, an original file, a run directory, a training
+            checkpoint or a folder of them (the newest), or a hub id; the content tells which.
         device: to put it on.
         dtype: of the floating-point weights; None keeps those of the file.
         variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.
@@ -127,10 +136,14 @@ def _from_hub(path: str | os.PathLike[str]) -> Path:
         raise FileNotFoundError(f"no model file at {name}")
     from huggingface_hub import snapshot_download
 
-    try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
-    except Exception as error:  # whatever the hub's client raises: no network, no such model, no access
-        raise FileNotFoundError(
-            f"no file or folder {name}, and it could not be had from the hub ({type(error).__name__}): check "
-            f"the spelling and the network"
-        ) from error
+    if (now := MOVED.get(name)) is not None:
+        log.warning("%s has moved on the hub: %s is read", name, now)
+    for place in filter(None, (now, name)):  # the old id may still be in the cache
+        try:
+            return Path(snapshot_download(place, allow_patterns=HUB_FILES))
+        except Exception as error:  # whatever the hub's client raises: no network, no such model, no access
+            reason = error
+    raise FileNotFoundError(
+        f"no file or folder {name}, and it could not be had from the hub ({type(reason).__name__}): check "
+        f"the spelling and the network"
+    ) from reason

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STATE = "state.ckpt"
 REST = "rest.ckpt"  # of a sharded checkpoint: what is no tensor of nets or optimizers
+FINISHED = ("model.safetensors", "autoencoder.safetensors")  # in the directory of a run
 NAME = re.compile(r"step_(\d{8,})")
 
 
@@ -167,12 +168,14 @@ def resumable(path: Path) -> tuple[Path, int]:
     """Path for the trainer and step of a checkpoint named by the user.
 
     Args:
-        path: a checkpoint's folder, or the file in it.
+        path: a checkpoint's folder, or the file in it; a run directory or a folder of checkpoints: its
+            newest.
 
     Raises:
         FileNotFoundError: if there is none.
         ValueError: if it is damaged.
     """
+    path = newest_in(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
     folder = path.parent if path.name == STATE else path
     match = NAME.fullmatch(folder.resolve().name)
     if match is None or not (folder / MANIFEST).is_file():
@@ -184,18 +187,36 @@ def resumable(path: Path) -> tuple[Path, int]:
     return state_of(folder), step
 
 
+def of_run(path: Path) -> Path:
+    """Path to read for a run directory: its finished model, else its checkpoints; other paths unchanged."""
+    for name in FINISHED:
+        if (path / name).is_file():
+            return path / name
+    return path / "checkpoints" if CheckpointStore(path / "checkpoints").steps() else path
+
+
 def of_training(path: Path) -> Path:
-    """Path to read for a training checkpoint or a folder of them (its newest); other paths unchanged.
+    """Path to read for a run directory, a training checkpoint or a folder of them (its newest).
+
+    Other paths are returned unchanged.
+
+    Raises: ValueError if none in the folder is whole.
+    """
+    path = newest_in(of_run(path))
+    return state_of(path) if (path / MANIFEST).is_file() else path
+
+
+def newest_in(path: Path) -> Path:
+    """The newest checkpoint in a folder of them; other paths unchanged.
 
     Raises: ValueError if none in the folder is whole.
     """
     store = CheckpointStore(path)
-    if store.steps():
-        step = store.newest()
-        if step is None:
-            raise UserError(f"no checkpoint in {path} is whole")
-        path = store.path(step)
-    return state_of(path) if (path / MANIFEST).is_file() else path
+    if not store.steps():
+        return path
+    if (step := store.newest()) is None:
+        raise UserError(f"no checkpoint in {path} is whole")
+    return store.path(step)
 
 
 def state_of(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ldm.diffusion.conditioning import Conditioning
 from ldm.generation.job import Job
+from ldm.generation.offload import brought
 from ldm.guidance import Branch, Branches
 from ldm.guidance.base import Backbone
 from ldm.utils.errors import UserError
@@ -35,7 +36,7 @@ def encode(text_encoder: Any, captions: list[str], clip_skip: int = 0) -> Condit
         name = type(text_encoder).__name__
         raise UserError(f"clip_skip must be 0 for {name}, which does not support it, got {clip_skip}")
     skipped = {"clip_skip": clip_skip} if clip_skip else {}
-    cond: Conditioning = text_encoder.encode(captions, **skipped)
+    cond: Conditioning = brought(text_encoder).encode(captions, **skipped)
     return cond
 
 
@@ -50,7 +51,7 @@ def in_float32(backbone: Any, dtype: torch.dtype, count: Callable[[int], None]) 
 
     def net(x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         count(len(x_t))
-        out: Tensor = backbone(x_t.to(dtype), t, cond).float()
+        out: Tensor = brought(backbone)(x_t.to(dtype), t, cond).float()
         return out
 
     return net
@@ -75,14 +76,18 @@ def branches(
         concat: further input channels, (b, k, h, w).
     """
 
-    def conditioning(captions: list[str], text_encoder: Any) -> Conditioning:
-        found = encode(text_encoder, [captions[i] for i in rows], job.given.clip_skip)
+    def conditioning(captions: list[str], text_encoder: Any, embeds: Tensor | None = None) -> Conditioning:
+        if embeds is None:
+            found = encode(text_encoder, [captions[i] for i in rows], job.given.clip_skip)
+        else:
+            found = Conditioning(tokens=embeds[rows.start : rows.stop])
         return replace(found, concat=concat)
 
-    net, cond = wrap(own.backbone), conditioning(job.prompts, own.text_encoder)
+    net = wrap(own.backbone)
+    cond = conditioning(job.prompts, own.text_encoder, job.embeds)
     uncond = other = None
     if job.scale != 1.0 and job.guidance.needs_uncond and not cond.is_empty:
-        uncond = Branch(net, conditioning(job.negatives, own.text_encoder))
+        uncond = Branch(net, conditioning(job.negatives, own.text_encoder, job.negative_embeds))
     if job.scale != 1.0 and weak is not None:
         captions = job.negatives if job.given.negative_prompt else job.prompts
         other = Branch(wrap(weak.backbone), conditioning(captions, weak.text_encoder))

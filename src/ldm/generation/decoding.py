@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ldm.generation.finite import check_finite
+from ldm.generation.offload import brought
 from ldm.models.tiling import decode_tiled, encode_tiled
 from ldm.models.vae import Posterior
 
@@ -34,14 +35,22 @@ class Codec:
 
         Raises: ArithmeticError if it is not finite.
         """
-        pieces = images.to(self.dtype).split(1 if self.slicing else len(images))
+        pieces, autoencoder = (
+            images.to(self.dtype).split(1 if self.slicing else len(images)),
+            brought(self.autoencoder),
+        )
         if self.tile_rows is None:
-            parts = [self.autoencoder.encode(piece) for piece in pieces]
+            parts = [autoencoder.encode(piece) for piece in pieces]
         else:
-            parts = [encode_tiled(self.autoencoder, piece, self.tile_rows) for piece in pieces]
+            parts = [encode_tiled(autoencoder, piece, self.tile_rows) for piece in pieces]
         mean, logvar = (torch.cat([getattr(p, name) for p in parts]).float() for name in ("mean", "logvar"))
         check_finite(mean, "the latents of the image", "autoencoder", self.dtype)
         return Posterior(mean, logvar)
+
+    def normalise(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Latents of unit variance of unnormalised ones."""
+        normalised: Tensor = brought(self.autoencoder).normalise(z)
+        return normalised
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h2 w2"]:
@@ -56,6 +65,7 @@ class Codec:
 
     def _decoded(self, z: Tensor) -> Tensor:
         if self.tile_rows is None:
-            whole: Tensor = self.autoencoder.from_latent(z)
+            whole: Tensor = brought(self.autoencoder).from_latent(z)
             return whole
-        return decode_tiled(self.autoencoder, self.autoencoder.denormalise(z), self.tile_rows)
+        autoencoder = brought(self.autoencoder)
+        return decode_tiled(autoencoder, autoencoder.denormalise(z), self.tile_rows)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ldm.diffusion.brownian import step_noise
@@ -40,6 +41,8 @@ class Job:
         draws: the random numbers.
         single: whether the caller wants one image rather than a list.
         given: the arguments of the call.
+        embeds: encoded prompts in place of `prompts`, (n, l, d), one per image.
+        negative_embeds: in place of `negatives`, likewise.
         resampling: parts of the grid to run several times.
     """
 
@@ -57,6 +60,8 @@ class Job:
     draws: Draws
     single: bool
     given: Settings
+    embeds: Tensor | None = None
+    negative_embeds: Tensor | None = None
     resampling: Resampling = ONCE
 
     def batches(self) -> Iterator[range]:
@@ -69,9 +74,15 @@ class Job:
         """Steps of all batches together."""
         return len(list(self.batches())) * self.resampling.steps(len(self.grid) - 1)
 
+    def start_noise(self, rows: range) -> Tensor:
+        """The standard normal numbers that sampling starts from: `latents` if given, or drawn ones."""
+        if self.given.latents is None:
+            return self.draws.normal("x_T", 0, rows, self.shape)
+        return self.given.latents[rows.start : rows.stop].to(self.draws.device, torch.float32)
+
     def pure_noise(self, rows: range) -> Tensor:
         """Latents at the top of the schedule, as wide as noisy data of unit variance."""
-        drawn = self.draws.normal("x_T", 0, rows, self.shape)
+        drawn = self.start_noise(rows)
         return drawn * self.schedule.spread(self.grid[:1].to(drawn.device), drawn.ndim)
 
     def step_noise(self, rows: range) -> Callable[[int, Tensor, Tensor], Tensor]:

@@ -18,6 +18,7 @@ from ldm.diffusion.timesteps import times_of
 from ldm.generation.conditioning import Denoiser, branches, in_float32
 from ldm.generation.decoding import Codec
 from ldm.generation.draws import Draws
+from ldm.generation.given_tensors import check_embeds, check_latents, embeds_of, placeholders
 from ldm.generation.job import Job, Latents, Start, Watch
 from ldm.generation.prompts import all_prompts, as_negatives
 from ldm.generation.settings import Settings, steps_to_run, with_eta
@@ -100,18 +101,17 @@ class Sampler:
             shape: of an image's latents; None for those of the default size.
             strength: share of the steps to run, in (0, 1].
         """
-        own, each, schedule = self.defaults, given.num_images_per_prompt, self.diffusion.schedule
-        prompts = all_prompts(prompt, given, self.unconditional)
+        own, schedule = self.defaults, self.diffusion.schedule
+        prompts = placeholders(prompt, given) or all_prompts(prompt, given, self.unconditional)
         steps = own["num_inference_steps"] if given.num_inference_steps is None else given.num_inference_steps
         grid = times_of(given.timesteps or own["timesteps"], schedule, steps)
         run = steps_to_run(strength, len(grid) - 1)
-        rule: Guidance = given.guidance or own.get("guidance") or CFG()
-        scale = float(own["guidance_scale"] if given.guidance_scale is None else given.guidance_scale)
-        check_guidance(rule, scale, self.own.backbone, self.caption_dropout, weak=self.weak is not None)
-        check_thresholding(given.thresholding, self.codec.autoencoder)
+        rule, scale = self._guidance(given)
+        shape = shape or self.latent_shape()
+        check_latents(given.latents, (len(prompts), *shape))
         return Job(
             prompts=prompts,
-            negatives=as_negatives(given.negative_prompt, prompts, each),
+            negatives=as_negatives(given.negative_prompt, prompts, given.num_images_per_prompt),
             guidance=rule,
             scale=scale,
             scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
@@ -120,11 +120,22 @@ class Sampler:
             schedule=schedule,
             grid=grid[len(grid) - 1 - run :],
             whole=run == len(grid) - 1,
-            shape=shape or self.latent_shape(),
+            shape=shape,
             draws=Draws(given.seed, len(prompts), self.device, given.numbers),
-            single=each == 1 and (isinstance(prompt, str) or prompt is given.num_images is None),
+            single=len(prompts) == 1 and (isinstance(prompt, str) or prompt is given.num_images is None),
             given=given,
+            **embeds_of(given, len(prompts), self.device, self.dtype),
         )
+
+    def _guidance(self, given: Settings) -> tuple[Guidance, float]:
+        """The guidance rule of a call and its scale, checked with the arguments that depend on them."""
+        own = self.defaults
+        rule: Guidance = given.guidance or own.get("guidance") or CFG()
+        scale = float(own["guidance_scale"] if given.guidance_scale is None else given.guidance_scale)
+        check_guidance(rule, scale, self.own.backbone, self.caption_dropout, weak=self.weak is not None)
+        check_thresholding(given.thresholding, self.codec.autoencoder)
+        check_embeds(given, self.own.text_encoder, scale != 1.0 and rule.needs_uncond, self.weak is not None)
+        return rule, scale
 
     @torch.no_grad()
     def latents(

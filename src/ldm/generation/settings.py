@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypedDict
@@ -17,7 +18,27 @@ from ldm.utils.errors import UserError
 from ldm.utils.seeds import Seed
 
 OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
-OUTPUTS = ("pil", "tensor", "latent")
+OUTPUTS = ("pil", "tensor", "latent", "pt", "np")
+
+
+def is_number(value: Any) -> bool:
+    """True for real numbers of Python and numpy; truth values are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """True for whole numbers of Python and numpy; truth values are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+NUMBERS: dict[str, tuple[type, str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("num_inference_steps", "num_images_per_prompt", "num_images", "batch_size", "clip_skip"),
+        (int, "a whole number", is_whole),
+    ),
+    **dict.fromkeys(("guidance_scale", "eta"), (float, "a number", is_number)),
+}
+"""Arguments that are numbers -> their type, in words, and the test of a value."""
 
 
 class Options(TypedDict, total=False):
@@ -30,17 +51,21 @@ class Options(TypedDict, total=False):
     numbers: Sequence[int] | None
     num_images_per_prompt: int
     num_images: int | None
-    scheduler: Scheduler | None
-    timesteps: Grid | None
-    thresholding: Thresholding | None
-    guidance: Guidance | None
+    scheduler: Scheduler | str | None
+    timesteps: Grid | str | Sequence[float] | None
+    thresholding: Thresholding | str | None
+    guidance: Guidance | str | None
     eta: float | None
     noise: str | None
     clip_skip: int
     output: str
     on_step: OnStep | None
-    progress: bool
+    progress: bool | None
     batch_size: int
+    latents: Tensor | None
+    prompt_embeds: Tensor | None
+    negative_prompt_embeds: Tensor | None
+    return_dict: bool | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,8 +76,9 @@ class Settings:
         negative_prompt: what the images must not show, one for all prompts or one for each; None: nothing.
         num_inference_steps: steps on the way from pure noise; as many are run, fewer with `strength`. None:
             the model's own setting, as for the next one.
-        guidance_scale: w in eps_u + w (eps_c - eps_u), >= 0; at 1 the net is asked about the prompts alone,
-            else about the empty or negative ones, too.
+        guidance_scale: w in eps_u + w (eps_c - eps_u), >= 0. At 1 the net is evaluated on the prompts alone,
+            else on the empty or negative ones as well; at 0 the prompts have no effect. The cards of turbo
+            and LCM models write 0 for our 1.
         seed: one whole number s in [0, 2^64), of any integer type, then image i of the call (in the order
             of the prompts, those of a prompt together) is a function of (s, i); or one number for each image,
             which is then the image that a call with that seed makes first. Batch sizes and positions do not
@@ -68,12 +94,19 @@ class Settings:
         noise: of stochastic schedulers, "independent" or "brownian": increments of one path, which larger
             numbers of steps refine; None: the model's own setting.
         clip_skip: layers to leave out at the end of a CLIP text encoder, besides those that the model does.
-        output: "pil", "tensor" (images (n, c, h, w) in [-1, 1]) or "latent" (normalised latents).
+        output: "pil", "tensor" (images (n, c, h, w) in [-1, 1]), "latent" (normalised latents), "pt" (images
+            (n, c, h, w) in [0, 1]) or "np" (the same as an array (n, h, w, c)).
         on_step: called after each step of each batch with the step's index, its latents and the current
             estimate of x0 (`Pipeline.decode` makes a preview of it); what it returns, if not None, replaces
             the latents. It may raise `StopSampling` to end the batch there with the estimate as the result.
-        progress: show a bar with the time left.
+        progress: show a bar with the time left; None: where a person watches, in a terminal or notebook.
         batch_size: images made at once; bounds the memory.
+        latents: standard normal numbers (n, c, h, w) that sampling starts from, one for each image, in place
+            of those that are drawn from the seed.
+        prompt_embeds: encoded prompts (n, l, d) in place of prompts, for text encoders without pooled vector.
+        negative_prompt_embeds: encoded negative prompts (n, l, d), one for all prompts or one for each.
+        return_dict: None returns the image or images; True a tuple with the attribute `images`, False a plain
+            tuple, as diffusers does.
     """
 
     negative_prompt: str | Sequence[str] | None = None
@@ -92,8 +125,12 @@ class Settings:
     clip_skip: int = 0
     output: str = "pil"
     on_step: OnStep | None = None
-    progress: bool = False
+    progress: bool | None = None
     batch_size: int = 16
+    latents: Tensor | None = None
+    prompt_embeds: Tensor | None = None
+    negative_prompt_embeds: Tensor | None = None
+    return_dict: bool | None = None
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -112,13 +149,18 @@ def settings(options: Mapping[str, Any]) -> Settings:
 
     Raises: TypeError for a name that no pipeline takes; ValueError for values out of range.
     """
-    names = [field.name for field in dataclasses.fields(Settings)]
-    for name in options:
+    names, given = [field.name for field in dataclasses.fields(Settings)], dict(options)
+    for name, value in options.items():
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed besides: {', '.join(names)}"
             raise TypeError(f"unknown argument {name!r}{hint}")
-    return Settings(**options)
+        if value is not None and name in NUMBERS:
+            kind, text, fits = NUMBERS[name]
+            if not fits(value):
+                raise UserError(f"{name} must be {text}, got {value!r}")
+            given[name] = kind(value)
+    return Settings(**given)
 
 
 def steps_to_run(strength: float, num_steps: int) -> int:
@@ -130,9 +172,9 @@ def steps_to_run(strength: float, num_steps: int) -> int:
 
     Raises: ValueError if strength is out of range or too small for a single step.
     """
-    if not (math.isfinite(strength) and 0.0 < strength <= 1.0):
-        raise UserError(f"strength must be in (0, 1], got {strength}")
-    steps = math.floor(Fraction(str(strength)) * num_steps)
+    if not (is_number(strength) and math.isfinite(strength) and 0.0 < strength <= 1.0):
+        raise UserError(f"strength must be in (0, 1], got {strength!r}")
+    steps = math.floor(Fraction(str(float(strength))) * num_steps)
     if steps == 0:
         raise UserError(
             f"strength must be at least 1/{num_steps} with {num_steps} steps, got {strength}: no step is left"

@@ -1,15 +1,14 @@
-"""The base of all pipelines: a sampler that is loaded, moved and called."""
+"""The base of all pipelines: a sampler that is loaded and called."""
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
@@ -23,24 +22,22 @@ from ldm.generation.finite import check_step
 from ldm.generation.job import Job, Latents, Watch
 from ldm.generation.progress import progress_bar
 from ldm.generation.prompts import warn_of_words
-from ldm.models.tiling import check_rows
-from ldm.pipelines.fit import check_same_latents, check_settings
-from ldm.pipelines.images import to_pil
-from ldm.pipelines.parts import SamplerParts
+from ldm.pipelines.advice import check_loading, missing_attribute, refuse_attribute
+from ldm.pipelines.fit import check_complete, check_same_latents, check_settings
+from ldm.pipelines.options import StepEnd, call_settings
+from ldm.pipelines.results import Result, result
+from ldm.pipelines.sharing import Shared
 from ldm.pipelines.shipped import shipped_model
 from ldm.utils.construct import reconstruct, user_modules
 from ldm.utils.device import as_dtype, pick_device
 from ldm.utils.errors import UserError
-from ldm.utils.image_io import to_uint8
 
 log = logging.getLogger(__name__)
 
 P = TypeVar("P", bound="Pipeline")
 
-TILE_ROWS = 64  # a 1024 x 1024 image in 16 bands
 
-
-class Pipeline(SamplerParts):
+class Pipeline(Shared):
     """A finished model: three nets, the diffusion that joins them and default settings.
 
     Args:
@@ -60,11 +57,12 @@ class Pipeline(SamplerParts):
     ) -> None:
         check_settings(config)
         self.config = config
+        self._loaded_defaults = reconstruct(config["sampling"], "sampling")
         self.sampler = Sampler(
             codec=Codec(autoencoder=autoencoder),
             own=Denoiser(text_encoder, backbone),
             diffusion=diffusion_of(config),
-            defaults=reconstruct(config["sampling"], "sampling"),
+            defaults=self._loaded_defaults,
             image_size=config["image_size"],
             caption_dropout=config.get("caption_dropout"),
         )
@@ -75,55 +73,52 @@ class Pipeline(SamplerParts):
         cls: type[P],
         path: str | os.PathLike[str] | None = None,
         *,
-        device: str | torch.device = "cpu",
+        device: str | int | torch.device = "auto",
         dtype: str | torch.dtype = torch.float32,
+        torch_dtype: str | torch.dtype | None = None,
         variant: str | None = None,
         prediction: str | None = None,
         ema: bool = True,
         lora: str | os.PathLike[str] | None = None,
         lora_scale: float = 1.0,
         modules: str | os.PathLike[str] | None = None,
+        **others: Any,
     ) -> P:
         """A pipeline from a checkpoint.
 
         Args:
-            path: a `.safetensors` of ldm, diffusers folder, original Stable Diffusion file, training
-                checkpoint or hub id (`ldm.checkpoints.load_model`); None for the model that comes with `ldm`.
-            device: to put it on.
-            dtype: of the nets, converted while reading; names such as "bf16" and "fp16" are accepted.
-            variant: of a folder's weights, such as "fp16".
-            prediction: "eps" or "v", for original files of 2.x, which do not record it.
-            ema: take the EMA weights where a checkpoint has both.
-            lora: a file of adapters to merge into the nets (`load_lora`).
-            lora_scale: of the adapters.
+            path: anything that `ldm.checkpoints.load_model` reads: a file, a folder of diffusers, a run
+                directory, a hub id; None for the model that comes with `ldm`.
+            device: to put it on; "auto" is the first of cuda, mps and cpu that is there.
+            dtype: of the nets: "fp32", "bf16", "fp16", or "auto", the fastest that the device computes in.
+            torch_dtype: diffusers' name of `dtype`.
+            variant, prediction, ema: as in `load_model`.
+            lora, lora_scale: a file of adapters to merge into the nets (`load_lora`), and their scale.
             modules: folder of your own Python modules that the model names; code runs from nowhere else.
+            others: diffusers' arguments that change nothing here, such as `safety_checker=None`.
 
-        Raises: FileNotFoundError; ValueError if there is no complete model, or the adapters are not for it.
+        Raises: FileNotFoundError; ValueError for files that do not fit; TypeError for other arguments.
         """
-        if path is None:
-            with shipped_model() as file:
-                return cls.from_pretrained(file, device=device, dtype=dtype, lora=lora, lora_scale=lora_scale)
-        device, dtype = pick_device(str(device)), as_dtype(dtype)
-        with user_modules(modules):
-            loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
-            if missing := [name for name in COMPONENTS if name not in loaded.components]:
-                raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
-            made = cls(**loaded.components, config=loaded.config)
-        made.to(device, dtype)
+        check_loading(others)
+        place = pick_device(device)
+        cast = as_dtype(dtype if torch_dtype is None else torch_dtype, place)
+        source = shipped_model() if path is None else nullcontext(path)
+        with user_modules(modules), source as file:
+            loaded = load_model(file, place, cast, variant=variant, prediction=prediction, ema=ema)
+            check_complete(file, loaded.components)
+            made = cls(**loaded.components, config=loaded.config).to(place, cast)
         return made if lora is None else made.load_lora(lora, lora_scale)
 
-    def to(self: P, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> P:
-        """Moves the nets to a device or casts them; returns the pipeline.
+    if not TYPE_CHECKING:  # or every attribute would be one of type Any
 
-        Raises: ValueError if the device does not exist.
-        """
-        device = self.device if device is None else pick_device(str(device))
-        dtype = dtype or self.dtype
-        for net in (self.autoencoder, *self.sampler.own, *(self.weak or ())):
-            net.to(device=device, dtype=dtype).requires_grad_(False).eval()
-        codec = replace(self.sampler.codec, dtype=dtype)
-        self.sampler = replace(self.sampler, codec=codec, device=device, dtype=dtype)
-        return self
+        def __getattr__(self, name: str) -> Any:
+            """Method of diffusers that is not needed; else AttributeError, with our name."""
+            return missing_attribute(type(self), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute; one of diffusers that nothing here reads is refused."""
+        refuse_attribute(name, value)
+        super().__setattr__(name, value)
 
     def load_lora(self: P, path: str | os.PathLike[str], scale: float = 1.0) -> P:
         """Merges low-rank adapters into the nets; returns the pipeline. Several may be merged in turn.
@@ -154,24 +149,9 @@ class Pipeline(SamplerParts):
         self.sampler = replace(self.sampler, weak=Denoiser(found["text_encoder"], found["backbone"]))
         return self.to()
 
-    def enable_vae_slicing(self: P) -> P:
-        """Encodes and decodes images one at a time; returns the pipeline."""
-        self.sampler = replace(self.sampler, codec=replace(self.sampler.codec, slicing=True))
-        return self
-
-    def enable_vae_tiling(self: P, rows: int = TILE_ROWS) -> P:
-        """Encodes and decodes in bands, exactly (`ldm.models.tiling`); returns the pipeline.
-
-        Args:
-            rows: height of the bands.
-
-        Raises: ValueError for another autoencoder than the convolutional one.
-        """
-        if "tiling" not in self.autoencoder.supports:
-            raise UserError(f"vae_tiling is not supported by {type(self.autoencoder).__name__}")
-        check_rows(rows)
-        self.sampler = replace(self.sampler, codec=replace(self.sampler.codec, tile_rows=rows))
-        return self
+    def settings(self, options: Mapping[str, Any]) -> Settings:
+        """The settings of a call from its keyword arguments (`ldm.pipelines.options`)."""
+        return call_settings(self, options)
 
     def prepare(
         self,
@@ -182,10 +162,18 @@ class Pipeline(SamplerParts):
     ) -> Job:
         """`Sampler.prepare`, with warnings of what will have no effect."""
         job = self.sampler.prepare(prompt, given, shape, strength)
-        if job.scale == 1.0 and given.negative_prompt:
+        if isinstance(given.on_step, StepEnd):
+            job = replace(job, given=replace(given, on_step=given.on_step.on(job.grid)))
+        negative = given.negative_prompt or given.negative_prompt_embeds is not None
+        if job.scale == 1.0 and negative:
             log.warning("negative_prompt has no effect at guidance_scale 1")
         if job.scale == 1.0 and given.guidance is not None and "pag" not in given.guidance.needs:
             log.warning("guidance has no effect at guidance_scale 1")
+        if job.scale == 0.0 and job.guidance.needs_uncond and (any(job.prompts) or job.embeds is not None):
+            log.warning(
+                "the prompt has no effect at guidance_scale 0; the 0 on the cards of turbo and LCM models is "
+                "guidance_scale=1 here, the prompt without guidance"
+            )
         if given.noise is not None and not getattr(job.scheduler, "stochastic", True):
             log.warning("noise has no effect: %s draws none", type(job.scheduler).__name__)
         warn_of_words(self.text_encoder, [*job.prompts, *job.negatives])
@@ -211,7 +199,7 @@ class Pipeline(SamplerParts):
 
     def result(
         self, job: Job, latents: Latents, finish: Callable[[Tensor], Tensor] = lambda made: made
-    ) -> Image.Image | list[Image.Image] | Tensor:
+    ) -> Result:
         """Output of a call, of the kind that its settings name.
 
         Args:
@@ -220,12 +208,8 @@ class Pipeline(SamplerParts):
             finish: maps the decoded images to those that are returned.
         """
         self.net_evaluations = latents.net_evaluations
-        if job.given.output == "latent":
-            return latents.z
-        made = finish(self.sampler.decode(latents.z, job.given.batch_size))
-        if job.given.output == "tensor":
-            return made
-        images = [to_pil(image) for image in to_uint8(made).cpu()]
-        for image, evaluations in zip(images, latents.net_evaluations, strict=True):
-            image.info["net_evaluations"] = evaluations
-        return images[0] if job.single else images
+        made = latents.z
+        if job.given.output != "latent":
+            made = finish(self.sampler.decode(made, job.given.batch_size))
+        self.release()
+        return result(job.given, job.single, made, latents.net_evaluations)

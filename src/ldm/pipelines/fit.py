@@ -1,8 +1,9 @@
 """Checks that nets and their config fit a pipeline, and each other."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
+from ldm.checkpoints.assemble import COMPONENTS
 from ldm.utils.errors import UserError
 
 SETTINGS = ("scheduler", "timesteps", "num_inference_steps", "guidance_scale")
@@ -15,6 +16,12 @@ def check_settings(config: Mapping[str, Any]) -> None:
             raise UserError(f"the config of the model lacks {key!r}")
     if missing := [name for name in SETTINGS if name not in config["sampling"]]:
         raise UserError(f"the config of the model lacks {', '.join(missing)} in 'sampling'")
+
+
+def check_complete(path: Any, found: Container[str]) -> None:
+    """Raises ValueError if the checkpoint at a path lacks a net that sampling needs."""
+    if missing := [name for name in COMPONENTS if name not in found]:
+        raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
 
 
 def check_input_channels(autoencoder: Any, backbone: Any, extra: int) -> None:

@@ -1,20 +1,21 @@
 """Images of a call: as tensors, as masks and as latents."""
 
-from collections.abc import Sequence
+import logging
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from ldm.generation import Sampler
 from ldm.generation.job import Job
 from ldm.models.vae import Posterior
 from ldm.utils.errors import UserError
+from ldm.utils.image_arrays import Images, image_tensor, luma
 
-Images = Image.Image | Tensor | Sequence[Image.Image]
+log = logging.getLogger(__name__)
 
 
 class Encoded:
@@ -44,51 +45,30 @@ class Encoded:
         index = [self.row[i] for i in rows]
         posterior = Posterior(self.posterior.mean[index], self.posterior.logvar[index])
         noise = self.job.draws.normal(self.purpose, 0, rows, self.job.shape)
-        z: Tensor = self.sampler.codec.autoencoder.normalise(posterior.sample(noise))
-        return z
+        return self.sampler.codec.normalise(posterior.sample(noise))
 
     def noised(self, rows: range) -> Float[Tensor, "b c h w"]:
         """Latents at the first time of the grid: alpha z0 + sigma eps."""
         z0, job = self(rows), self.job
-        eps = job.draws.normal("x_T", 0, rows, job.shape)
-        return self.sampler.diffusion.add_noise(z0, eps, job.grid[:1].to(z0.device))
+        return self.sampler.diffusion.add_noise(z0, job.start_noise(rows), job.grid[:1].to(z0.device))
 
 
-def as_tensor(value: Any, name: str, device: torch.device, mode: str = "RGB") -> Float[Tensor, "n c h w"]:
-    """Images as a tensor in [-1, 1].
+def as_images(value: Images, autoencoder: Any, device: torch.device) -> Float[Tensor, "n c h w"]:
+    """Images in [-1, 1] on a device, RGB unless the model is one of grey pixels.
 
-    Args:
-        value: a PIL image, a list of them, all of one size, or a tensor of that kind.
-        name: of the argument.
-        device: to put it on.
-        mode: of PIL images, "RGB" or "L".
-
-    Raises: ValueError for images of several sizes; TypeError for anything else.
+    Raises: as `ldm.utils.image_arrays.image_tensor`.
     """
-    if isinstance(value, Tensor):
-        if value.ndim != 4 or not value.is_floating_point():
-            raise UserError(
-                f"{name} must be a floating-point tensor (n, c, h, w) in [-1, 1], got {value.dtype} "
-                f"{tuple(value.shape)}"
-            )
-        return value.to(device, torch.float32)
-    images = [value] if isinstance(value, Image.Image) else list(value)
-    if not images or not all(isinstance(image, Image.Image) for image in images):
-        raise UserError(f"{name} must be a PIL image, a list of them or a tensor, got {value!r}")
-    if len({image.size for image in images}) > 1:
-        raise UserError(f"{name} must be of one size, got {[image.size for image in images]}")
-    pixels = np.stack([np.asarray(image.convert(mode), dtype=np.uint8) for image in images])
-    tensor = torch.from_numpy(pixels).to(device)
-    tensor = tensor[:, None] if mode == "L" else tensor.permute(0, 3, 1, 2)
-    return tensor.float().contiguous() / 127.5 - 1.0
+    images = image_tensor(value, "image").to(device)
+    grey = autoencoder.downscale == 1 and autoencoder.latent_channels == 1
+    return luma(images) if grey else images
 
 
 def as_masks(mask: Images, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
-    """Masks of images: 1 where a pixel is repainted, else 0.
+    """Masks of images: 1 where a pixel is repainted, white from 128 of 255 on, else 0.
 
-    Raises: ValueError for a mask of another size, or as many masks as fit nothing.
+    Raises: ValueError for a mask of another size or without white, or as many masks as fit nothing.
     """
-    masks = (as_tensor(mask, "mask", images.device, "L")[:, :1] >= 0.0).float()
+    masks = (image_tensor(mask, "mask", "L").to(images.device) >= 0.0).float()
     if masks.shape[2:] != images.shape[2:]:
         raise UserError(
             f"mask must be of the image's size, {images.shape[3]} x {images.shape[2]}, got "
@@ -96,7 +76,33 @@ def as_masks(mask: Images, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n
         )
     if len(masks) not in (1, len(images)):
         raise UserError(f"mask must be one or {len(images)}, one for each image, got {len(masks)}")
+    if not bool(masks.flatten(1).any(1).all()):
+        raise UserError(
+            "mask must select a pixel: white, from 128 of 255 on, is repainted, black and transparent "
+            "parts are not; got none"
+        )
     return masks.expand(len(images), -1, -1, -1)
+
+
+def latent_masks(masks: Float[Tensor, "n 1 h w"], size: tuple[int, int]) -> Float[Tensor, "n 1 h2 w2"]:
+    """Masks of latents: 1 for each cell with a pixel that is repainted."""
+    return F.adaptive_max_pool2d(masks, size)
+
+
+def padded(images: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "n c h2 w2"]:
+    """Images whose last row and column are repeated until the sides are multiples of a factor."""
+    height, width = images.shape[2:]
+    return F.pad(images, (0, -width % factor, 0, -height % factor), mode="replicate")
+
+
+def log_padding(before: Float[Tensor, "n c h w"], after: Float[Tensor, "n c h2 w2"]) -> None:
+    """Logs one line if images have been padded."""
+    if before.shape != after.shape:
+        log.warning(
+            "the image of %d x %d pixels is padded to %d x %d by its last row and column, as the model "
+            "needs, and the result is cut back",
+            *(before.shape[3], before.shape[2], after.shape[3], after.shape[2]),
+        )
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Unpack
 
-from PIL import Image
-from torch import Tensor
-
 from ldm.generation.job import Start
-from ldm.generation.settings import Options, settings
 from ldm.pipelines.base import Pipeline
 from ldm.pipelines.fit import check_input_channels
-from ldm.pipelines.images import Encoded, Images, as_tensor
+from ldm.pipelines.images import Encoded, as_images, log_padding, padded
+from ldm.pipelines.options import CallOptions
+from ldm.pipelines.results import Result
+from ldm.utils.image_arrays import Images
 
 
 class Image2ImagePipeline(Pipeline):
@@ -22,25 +21,30 @@ class Image2ImagePipeline(Pipeline):
         *,
         image: Images,
         strength: float = 0.75,
-        **options: Unpack[Options],
-    ) -> Image.Image | list[Image.Image] | Tensor:
+        **options: Unpack[CallOptions],
+    ) -> Result:
         """Samples an image for each prompt, starting from an image.
 
         Args:
             prompt: one prompt or a list; None for an unconditional model, which takes `num_images`.
-            image: one image, or one for each prompt, all of one size; tensors (n, c, h, w) are in [-1, 1].
+            image: one image, or one for each prompt, all of one size, of any kind
+                (`ldm.utils.image_arrays.image_tensor`). Sides that the model cannot make are padded by their
+                last row and column, and the result is cut back.
             strength: share of the steps that are run, in (0, 1]: floor(strength N) of N. At 1 nothing but
                 traces of the image are left.
-            options: arguments that all pipelines share: `ldm.generation.Settings`.
+            options: arguments that all pipelines share: `ldm.pipelines.options.CallOptions`.
 
-        Returns: one image for one prompt and one image each, else a list; a tensor if asked for.
+        Returns: one image for one prompt and one image each, else a list; a tensor or array if `output`
+            names one.
         Raises: ValueError for arguments that are out of range; ArithmeticError for NaN or infinite values.
         """
         check_input_channels(self.autoencoder, self.backbone, 0)
-        given = settings(options)
-        images = as_tensor(image, "image", self.device)
+        given = self.settings(options)
+        original = as_images(image, self.autoencoder, self.device)
+        images, (height, width) = padded(original, self.autoencoder.downscale), original.shape[2:]
+        log_padding(original, images)
         job = self.prepare(prompt, given, self.sampler.latent_shape(*images.shape[2:]), strength)
         source = Encoded(self.sampler, images, job, "posterior")
         with self.watched(job) as watch:
             latents = self.sampler.latents(job, lambda rows: Start(x=source.noised(rows)), watch)
-        return self.result(job, latents)
+        return self.result(job, latents, lambda made: made[..., :height, :width])

@@ -5,17 +5,17 @@ from dataclasses import replace
 from typing import Unpack
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from ldm.diffusion.resampling import Resampling
 from ldm.generation.job import Job, Start
-from ldm.generation.settings import Options, settings
 from ldm.pipelines.base import Pipeline
 from ldm.pipelines.fit import check_input_channels
-from ldm.pipelines.images import Encoded, Images, as_masks, as_tensor
+from ldm.pipelines.images import Encoded, as_images, as_masks, latent_masks, log_padding, padded
+from ldm.pipelines.options import CallOptions
+from ldm.pipelines.results import Result
 from ldm.utils.errors import UserError
+from ldm.utils.image_arrays import Images
 
 
 class InpaintPipeline(Pipeline):
@@ -29,6 +29,9 @@ class InpaintPipeline(Pipeline):
     variance of new ones, too small already, smaller still. In both cases the pixels outside the mask are the
     input's.
 
+    Sides that the model cannot make are padded by their last row and column, and the result is cut back. A
+    cell of the latents is sampled anew if one of its pixels is masked; transparent parts of a mask are not.
+
     A plain net sees the image through noise alone, and what it draws agrees with it too little: `resample`
     runs each part of the path several times (RePaint's Alg. 1).
     """
@@ -38,45 +41,53 @@ class InpaintPipeline(Pipeline):
         prompt: str | Sequence[str] | None = None,
         *,
         image: Images,
-        mask: Images,
+        mask: Images | None = None,
+        mask_image: Images | None = None,
         strength: float = 1.0,
         resample: int = 1,
         jump_length: int = 1,
-        **options: Unpack[Options],
-    ) -> Image.Image | list[Image.Image] | Tensor:
+        **options: Unpack[CallOptions],
+    ) -> Result:
         """Samples an image for each prompt, equal to the given one outside the mask.
 
         Args:
             prompt: one prompt or a list; None for an unconditional model, which takes `num_images`.
-            image: one image, or one for each prompt, all of one size; tensors (n, c, h, w) are in [-1, 1].
-            mask: one or as many as images, of their size; from 128 on (tensors: from 0 on) a pixel is
-                repainted.
+            image: one, or one for each prompt, of one size and any kind (`ldm.utils.image_arrays`).
+            mask: one or as many as images, of their size: white, from 128 of 255 on, is repainted.
+            mask_image: diffusers' name of `mask`.
             strength: share of the steps that are run, in (0, 1]; at 1 the start is pure noise.
-            resample: how often each part of the steps is run, with a net that does not read masks; the time
-                is as many times as long.
+            resample: how often each part of the steps is run, with a net that does not read masks.
             jump_length: steps of a part, less than are run.
-            options: arguments that all pipelines share: `ldm.generation.Settings`.
+            options: `ldm.pipelines.options.CallOptions`, as of all pipelines.
 
-        Returns: one image for one prompt and one image each, else a list; a tensor if asked for.
-        Raises: ValueError for arguments that are out of range or sizes that differ; ArithmeticError for NaN
-            or infinite values.
+        Returns: one image for one prompt, else a list; a tensor or array if `output` names one.
+        Raises: ValueError for arguments that are out of range; ArithmeticError for NaN or infinite values.
         """
-        given = settings(options)
-        images = as_tensor(image, "image", self.device)
-        masks = as_masks(mask, images)
+        given = self.settings(options)
+        images, masks, (height, width) = self._padded(image, _one_of(mask, mask_image))
         shape = self.sampler.latent_shape(*images.shape[2:])
         job = self._resampled(self.prepare(prompt, given, shape, strength), resample, jump_length)
         source = Encoded(self.sampler, images, job, "posterior")
         start = self._start(job, source, images, masks)
         with self.watched(job) as watch:
             latents = self.sampler.latents(job, start, watch)
-        return self.result(
-            job, latents, lambda made: torch.where(masks[source.row] > 0.5, made, images[source.row])
-        )
+
+        def finish(made: Tensor) -> Tensor:
+            return torch.where(masks[source.row] > 0.5, made, images[source.row])[..., :height, :width]
+
+        return self.result(job, latents, finish)
+
+    def _padded(self, image: Images, mask: Images) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Images and masks with sides that the model can make, and the height and width without them."""
+        original = as_images(image, self.autoencoder, self.device)
+        masks, factor = as_masks(mask, original), self.autoencoder.downscale
+        images = padded(original, factor)
+        log_padding(original, images)
+        return images, padded(masks, factor), (original.shape[2], original.shape[3])
 
     def _start(self, job: Job, source: Encoded, images: Tensor, masks: Tensor) -> Callable[[range], Start]:
         """Maps rows to their starting latents, with the mask as further channels or as a blend."""
-        small = F.interpolate(masks, size=job.shape[1:], mode="nearest")
+        small = latent_masks(masks, job.shape[1:])
         hidden = None
         if self.reads_masks():  # the encoder must not see the pixels under the mask
             hidden = Encoded(self.sampler, images * (1 - masks), job, "masked_posterior")
@@ -120,7 +131,7 @@ class InpaintPipeline(Pipeline):
 
     def _blend(self, job: Job, z0: Tensor, mask: Tensor, rows: range) -> Callable[[int, Tensor], Tensor]:
         """Maps (step, latents) to the latents with those of the image outside the mask."""
-        eps, last = job.draws.normal("x_T", 0, rows, job.shape), len(job.grid) - 2
+        eps, last = job.start_noise(rows), len(job.grid) - 2
 
         def blend(i: int, x: Tensor) -> Tensor:
             known = z0
@@ -129,3 +140,16 @@ class InpaintPipeline(Pipeline):
             return torch.where(mask > 0.5, x, known)
 
         return blend
+
+
+def _one_of(mask: Images | None, mask_image: Images | None) -> Images:
+    """The mask, by whichever name it was given.
+
+    Raises: ValueError unless exactly one is given.
+    """
+    if mask is not None and mask_image is not None:
+        raise UserError("mask must be given once, got mask_image besides")
+    given = mask_image if mask is None else mask
+    if given is None:
+        raise UserError("mask must be given: white is painted anew; got none")
+    return given

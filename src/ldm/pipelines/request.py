@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldm.checkpoints.store import of_run
 from ldm.pipelines.base import Pipeline
 from ldm.pipelines.img2img import Image2ImagePipeline
 from ldm.pipelines.inpaint import InpaintPipeline
@@ -13,6 +14,7 @@ from ldm.pipelines.recipe import FILES, Item, check_digests, digests
 from ldm.pipelines.shipped import shipped_model
 from ldm.pipelines.text2img import Text2ImagePipeline
 from ldm.utils.construct import reconstruct
+from ldm.utils.device import dtype_name
 from ldm.utils.errors import UserError
 from ldm.utils.image_io import load_image
 
@@ -39,11 +41,13 @@ class Loaded:
         pipeline: the pipeline, which is called with the arguments.
         arguments: of all its calls.
         hashes: of the files that were read.
+        request: the settings with what was chosen automatically, which make the same image again.
     """
 
     pipeline: Any
     arguments: dict[str, Any]
     hashes: dict[str, str]
+    request: dict[str, Any]
 
 
 def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | None = None) -> Loaded:
@@ -64,7 +68,7 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
     adapters, arguments = _adapters(request), _arguments(request)
     with ExitStack() as stack:
         checkpoint = request["checkpoint"] or stack.enter_context(shipped_model())
-        hashes = digests(request, Path(checkpoint))
+        hashes = digests(request, of_run(Path(checkpoint)))
         check_digests(hashes, wanted or {})
         options = {name: request[name] for name in READING}
         with _found("checkpoint"):
@@ -79,7 +83,8 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
         pipeline.enable_vae_slicing()
     if request["vae_tiling"]:
         pipeline.enable_vae_tiling()
-    return Loaded(pipeline=pipeline, arguments=arguments, hashes=hashes)
+    settled = {**request, "dtype": dtype_name(pipeline.dtype)}
+    return Loaded(pipeline=pipeline, arguments=arguments, hashes=hashes, request=settled)
 
 
 @contextmanager

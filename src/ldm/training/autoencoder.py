@@ -20,10 +20,10 @@ from torch.optim import Optimizer
 
 from ldm.diffusion import random
 from ldm.models.vae import AutoencoderKL, Posterior
-from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.flops import flops
 from ldm.training.optim import LRSchedule, clip_or_drop, optimizer_and_schedule, parameters_of
 from ldm.training.probe import AutoencoderProbe
+from ldm.utils.ema import Horizon, MovingAverage, twin_of
 
 
 @torch.no_grad()

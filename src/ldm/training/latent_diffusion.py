@@ -17,7 +17,6 @@ from ldm.guidance.base import Backbone
 from ldm.models.dropout import dropouts_of, give_keys
 from ldm.models.lora import LoRA
 from ldm.models.protocols import Autoencoder, TextEncoder
-from ldm.training.ema import Horizon
 from ldm.training.encoder import Encoder
 from ldm.training.loss_terms import LossTerm, Recorded, added
 from ldm.training.optim import LRSchedule
@@ -26,6 +25,7 @@ from ldm.training.power_ema import power_functions
 from ldm.training.probe import DiffusionProbe
 from ldm.training.sampling import sampler_of
 from ldm.training.weights import WeightsFactory
+from ldm.utils.ema import Horizon
 from ldm.utils.errors import UserError
 
 

@@ -13,9 +13,9 @@ from ldm.guidance.base import Backbone
 from ldm.models.lora import AdaptedNet, LoRA
 from ldm.models.protocols import TextEncoder
 from ldm.training.distributed.sharding import arrange, whole
-from ldm.training.ema import Decay, MovingAverage, twin_of
 from ldm.training.flops import flops
 from ldm.training.power_ema import PowerFunction
+from ldm.utils.ema import Decay, MovingAverage, twin_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,25 @@
 """Files, images, devices, errors and the builder; imports nothing of ldm, and torch only when it is used."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ldm.utils.lazy import lazy
 
 if TYPE_CHECKING:
+    from ldm.utils.ema import EMA as EMA
     from ldm.utils.image_io import load_image as load_image
+    from ldm.utils.image_io import make_grid as make_grid
+    from ldm.utils.image_io import save_image as save_image
+    from ldm.utils.seeding import set_seed as set_seed
 
-__all__ = ["load_image"]
+__all__ = ["EMA", "load_image", "make_grid", "save_image", "set_seed"]
 
-
-def __getattr__(name: str) -> Any:
-    """The public name `name`, from the module that defines it."""
-    if name not in __all__:
-        raise AttributeError(f"module 'ldm.utils' has no attribute {name!r}")
-    return getattr(importlib.import_module("ldm.utils.image_io"), name)
+__getattr__, __dir__ = lazy(
+    "ldm.utils",
+    {
+        "EMA": "ldm.utils.ema",
+        "load_image": "ldm.utils.image_io",
+        "make_grid": "ldm.utils.image_io",
+        "save_image": "ldm.utils.image_io",
+        "set_seed": "ldm.utils.seeding",
+    },
+)

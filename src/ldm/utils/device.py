@@ -69,30 +69,59 @@ def has_bf16(device: torch.device, root: Path = Path("/")) -> bool:
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LONG_NAMES = {"float32": "fp32", "float": "fp32", "bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
 
 
-def as_dtype(value: str | torch.dtype) -> torch.dtype:
-    """The dtype of a name: "fp32", "bf16" or "fp16".
+def as_dtype(value: str | torch.dtype, device: torch.device | None = None) -> torch.dtype:
+    """The dtype of a name: "fp32", "bf16", "fp16" or torch's; "auto" where a device is given.
+
+    Args:
+        value: a name, or a floating-point dtype, which is returned as it is.
+        device: that computes in it; "auto" is the fastest one it has, `fastest_dtype`.
 
     Raises: ValueError for another name.
     """
-    if isinstance(value, torch.dtype):
+    if isinstance(value, torch.dtype) and value.is_floating_point:
         return value
-    if value not in DTYPES:
-        raise UserError(f"dtype must be one of {list(DTYPES)}, got {value!r}")
-    return DTYPES[value]
+    if value == "auto" and device is not None:
+        return fastest_dtype(device)
+    name = LONG_NAMES.get(str(value).removeprefix("torch."), value)
+    if name not in DTYPES:
+        options = [*DTYPES, *(["auto"] if device is not None else [])]
+        raise UserError(f"dtype must be one of {options}, got {str(value)!r}")
+    return DTYPES[str(name)]
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the first of cuda, mps and cpu that is there.
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where a device computes in it, else float16 on a GPU, else float32."""
+    if has_bf16(device):
+        return torch.bfloat16
+    return torch.float32 if device.type == "cpu" else torch.float16
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The short name of a dtype: "fp32", "bf16" or "fp16"; torch's for others."""
+    return next((name for name, value in DTYPES.items() if value == dtype), str(dtype).removeprefix("torch."))
+
+
+def pick_device(name: str | int | torch.device) -> torch.device:
+    """The device of a name or, as with torch, of a GPU's number.
+
+    Args:
+        name: "auto" is the first of cuda, mps and cpu that is there.
 
     Raises: ValueError if the device is not there.
     """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = f"cuda:{name}" if isinstance(name, int) else str(name)
     if name == "auto":
         return torch.device(next(kind for kind, found in there.items() if found))
-    kind = name.partition(":")[0]
-    if not there.get(kind, False):
-        found = ["auto", *(k for k, f in there.items() if f)]
+    kind, _, index = name.partition(":")
+    found = ["auto", *(k for k, f in there.items() if f)]
+    if not there.get(kind, False) or (index and not index.isdecimal()):
         raise UserError(f"device must be one of {found}, got {name!r}")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise UserError(
+            f"device must be one of {torch.cuda.device_count()} GPUs, counted from 0, got {name!r}"
+        )
     return torch.device(name)

@@ -1,50 +1,85 @@
 """Images in and out."""
 
+import os
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional as F
 
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
+from ldm.utils.image_modes import flattened
 
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_LINES = 96, 13, 2  # pixels: least width of a labelled image, line height
+COLUMNS = 8  # of several images in one file
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error)  # of PIL
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def load_image(path: str | Path, size: tuple[int, int] | None = None, mode: str = "RGB") -> Image.Image:
-    """An upright image in the given mode; what is transparent becomes white.
+def load_image(
+    source: str | os.PathLike[str] | Image.Image, size: tuple[int, int] | None = None, mode: str = "RGB"
+) -> Image.Image:
+    """An upright image of 8 bits a channel, or a mask.
 
     Args:
-        path: the file; EXIF orientation, palettes, 16 bits, grey, CMYK and alpha are understood.
-        size: (width, height) to resize to.
-        mode: "RGB" or "L".
+        source: the file, or an image of PIL; EXIF orientation, palettes, 16 bits, grey, CMYK and transparency
+            are understood.
+        size: (width, height) to resize to. A pixel of a smaller mask is the maximum of those that it covers,
+            so that no stroke is lost.
+        mode: "RGB", where what is transparent becomes white; "L" for masks, where it becomes black.
 
     Raises: FileNotFoundError; ValueError if the file is no image.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no image at {path}")
-    try:
-        opened = Image.open(path)
-        opened.load()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
-    image: Image.Image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):  # 16 or 32 bits: PIL would cut off what is above 255
-        image = Image.fromarray(
-            (np.asarray(image).astype(np.float64) / 257.0).round().clip(0, 255).astype(np.uint8)
-        )
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    image = image.convert(mode)
-    return image if size is None else image.resize(size, Image.Resampling.BICUBIC)
+    if isinstance(source, Image.Image):
+        image = flattened(source, mode)
+    elif not Path(source).is_file():
+        raise FileNotFoundError(f"no image at {source}")
+    else:
+        try:
+            with Image.open(source) as opened:
+                opened.load()
+                image = flattened(opened, mode)
+        except (*UNREADABLE, Image.DecompressionBombError) as error:
+            raise UserError(f"{source} cannot be read as an image: {error}") from error
+    if size is None:
+        return image
+    if min(size) < 1:
+        raise UserError(f"size must be a width and a height in pixels, got {size}")
+    width, height = size
+    if mode == "RGB":
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(image))[None].float()
+    return Image.fromarray(F.adaptive_max_pool2d(pixels, (height, width))[0].byte().numpy())
+
+
+def save_image(image: Image.Image | Tensor, path: str | os.PathLike[str]) -> None:
+    """Writes a picture; folders are made, and the file appears whole or not at all.
+
+    Args:
+        image: of PIL, or a tensor (c, h, w) or (n, c, h, w), several images side by side: bytes, or floats in
+            [-1, 1] as pipelines return them.
+        path: of the file; its suffix is the format.
+
+    Raises: ValueError for a suffix that is no format of images, or values that are not finite.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (formats := Image.registered_extensions()):
+        raise UserError(f"path must end like an image, such as .png or .jpg, got {path}")
+    if isinstance(image, Tensor):
+        pixels = (image if image.dtype == torch.uint8 else to_uint8(image)).detach().cpu()
+        pixels = pixels[None] if pixels.ndim == 3 else pixels
+        single = pixels[0].expand(3, -1, -1).permute(1, 2, 0).numpy()
+        image = Image.fromarray(single) if len(pixels) == 1 else make_grid(pixels, COLUMNS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        image.save(temporary, formats[path.suffix.lower()])
 
 
 def to_uint8(images: Float[Tensor, "*b c h w"]) -> UInt8[Tensor, "*b c h w"]:

@@ -10,8 +10,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from ldm.training.callbacks.ema_snapshots import EMASnapshots
-from ldm.training.ema import Horizon, MovingAverage, twin_of
 from ldm.training.power_ema import PowerFunction, power_functions
+from ldm.utils.ema import Horizon, MovingAverage, twin_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 

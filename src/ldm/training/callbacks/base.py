@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ldm.diffusion.process import Diffusion
 from ldm.generation import Sampler
-from ldm.training.ema import MovingAverage
+from ldm.utils.ema import MovingAverage
 
 
 class TrainingModule(Protocol):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ldm.training.ema import Horizon, MovingAverage, twin_of
+from ldm.utils.ema import EMA, Horizon, MovingAverage, twin_of
 
 
 def follow(values, images, horizon):
@@ -75,3 +75,16 @@ def test_buffers_are_copied():
     net(torch.randn(8, 2))
     MovingAverage(twin, net, Horizon(images=10)).update(5, 6)
     assert torch.equal(twin.running_mean, net.running_mean)
+
+
+def test_an_average_of_ones_own_is_that_of_a_run():
+    module = torch.nn.Linear(2, 2)
+    mine, twin = EMA(module, images=50), twin_of(module)
+    theirs = MovingAverage(twin, module, Horizon(images=50))
+    for step in range(4):
+        with torch.no_grad():
+            module.weight.add_(1.0)
+        mine.update(8)
+        theirs.update(8 * step, 8 * (step + 1))
+    assert torch.equal(mine.module.weight, twin.weight)
+    assert not torch.equal(mine.module.weight, module.weight)

@@ -79,3 +79,29 @@ class MovingAverage:
         torch._foreach_lerp_(self._averages, sources, weight)
         for buffer, source in self._buffers:
             buffer.copy_(source)
+
+
+class EMA:
+    """A moving average of a module's weights, for training loops of one's own.
+
+    Attributes:
+        module: the average, a frozen float32 copy of the module.
+
+    Args:
+        module: the trained module, on its device.
+        images: that the average remembers (`Horizon`); 10,000 steps of 32 images are 320,000.
+    """
+
+    def __init__(self, module: nn.Module, images: int) -> None:
+        self.module = twin_of(module)
+        self._average = MovingAverage(self.module, module, Horizon(images=images))
+        self._seen = 0
+
+    def update(self, batch_size: int) -> None:
+        """Takes the weights after a step into the average.
+
+        Args:
+            batch_size: images of the step.
+        """
+        self._average.update(self._seen, self._seen + batch_size)
+        self._seen += batch_size
