@@ -5,16 +5,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
+from ldm.checkpoints.assemble import COMPONENTS
 from ldm.checkpoints.loader import load_model
-from ldm.checkpoints.lora import merge_lora
+from ldm.checkpoints.lora import Paths
 from ldm.checkpoints.readable import diffusion_of
 from ldm.generation import Sampler, Settings
 from ldm.generation.conditioning import Denoiser
@@ -24,9 +23,9 @@ from ldm.generation.job import Job, Latents, Watch
 from ldm.generation.progress import progress_bar
 from ldm.generation.prompts import warn_of_words
 from ldm.models.tiling import check_rows
+from ldm.pipelines.additions import Additions
 from ldm.pipelines.fit import check_same_latents, check_settings
 from ldm.pipelines.images import to_pil
-from ldm.pipelines.parts import SamplerParts
 from ldm.pipelines.shipped import shipped_model
 from ldm.utils.construct import reconstruct, user_modules
 from ldm.utils.device import as_dtype, pick_device
@@ -40,7 +39,7 @@ P = TypeVar("P", bound="Pipeline")
 TILE_ROWS = 64  # a 1024 x 1024 image in 16 bands
 
 
-class Pipeline(SamplerParts):
+class Pipeline(Additions):
     """A finished model: three nets, the diffusion that joins them and default settings.
 
     Args:
@@ -80,8 +79,8 @@ class Pipeline(SamplerParts):
         variant: str | None = None,
         prediction: str | None = None,
         ema: bool = True,
-        lora: str | os.PathLike[str] | None = None,
-        lora_scale: float = 1.0,
+        lora: Paths | None = None,
+        lora_scale: float | Sequence[float] = 1.0,
         modules: str | os.PathLike[str] | None = None,
     ) -> P:
         """A pipeline from a checkpoint.
@@ -94,8 +93,8 @@ class Pipeline(SamplerParts):
             variant: of a folder's weights, such as "fp16".
             prediction: "eps" or "v", for original files of 2.x, which do not record it.
             ema: take the EMA weights where a checkpoint has both.
-            lora: a file of adapters to merge into the nets (`load_lora`).
-            lora_scale: of the adapters.
+            lora: files of adapters to merge into the nets (`load_lora`).
+            lora_scale: of the adapters, one for all or one for each.
             modules: folder of your own Python modules that the model names; code runs from nowhere else.
 
         Raises: FileNotFoundError; ValueError if there is no complete model, or the adapters are not for it.
@@ -123,19 +122,6 @@ class Pipeline(SamplerParts):
             net.to(device=device, dtype=dtype).requires_grad_(False).eval()
         codec = replace(self.sampler.codec, dtype=dtype)
         self.sampler = replace(self.sampler, codec=codec, device=device, dtype=dtype)
-        return self
-
-    def load_lora(self: P, path: str | os.PathLike[str], scale: float = 1.0) -> P:
-        """Merges low-rank adapters into the nets; returns the pipeline. Several may be merged in turn.
-
-        Args:
-            path: a file as diffusers (PEFT), kohya's scripts or `ldm-train adapters=lora` write it.
-            scale: of the adapters; 1 adds them as they were trained.
-
-        Raises: FileNotFoundError; ValueError if a tensor of the file belongs to no layer or does not fit.
-        """
-        nets = {name: getattr(self, name) for name in COMPONENTS}
-        merge_lora(LoadedModel(config=self.config, components=nets), Path(path), scale)
         return self
 
     def load_weak(self: P, path: str | os.PathLike[str], *, ema: bool = True) -> P:
