@@ -120,7 +120,7 @@ def test_cores_of_loha_and_lokr_are_tucker_products(tmp_path):
     first, a, b = randn(3, 2), randn(2, 2), randn(2, 2)
     lokr = {"w1": first, "t2": t2, "w2_a": a, "w2_b": b}
     write(tmp_path / "b.pt", {f"unet.conv.lokr_{role}": value for role, value in lokr.items()})
-    expected = torch.kron(first[:, :, None, None], convolution(t2, a, b))
+    expected = torch.kron(first[:, :, None, None], convolution(t2, a, b).contiguous())
     torch.testing.assert_close(delta(tmp_path / "b.pt", CONV, KERNEL), expected)
 
 

@@ -11,6 +11,7 @@ from ldm.diffusion.resampling import Resampling
 from ldm.diffusion.schedule import NoiseSchedule
 from ldm.diffusion.thresholding import Thresholding
 from ldm.generation.draws import Draws
+from ldm.generation.reading import PLAIN, Reading
 from ldm.generation.settings import OnStep, Settings
 from ldm.guidance import Guidance
 from ldm.schedulers.base import Scheduler
@@ -41,6 +42,7 @@ class Job:
         single: whether the caller wants one image rather than a list.
         given: the arguments of the call.
         resampling: parts of the grid to run several times.
+        reading: of the prompts.
     """
 
     prompts: list[str]
@@ -58,6 +60,7 @@ class Job:
     single: bool
     given: Settings
     resampling: Resampling = ONCE
+    reading: Reading = PLAIN
 
     def batches(self) -> Iterator[range]:
         """The images that are sampled together."""

@@ -20,6 +20,7 @@ from ldm.generation.decoding import Codec
 from ldm.generation.draws import Draws
 from ldm.generation.job import Job, Latents, Start, Watch
 from ldm.generation.prompts import all_prompts, as_negatives
+from ldm.generation.reading import reading_of
 from ldm.generation.settings import Settings, steps_to_run, with_eta
 from ldm.generation.support import check_guidance, check_thresholding
 from ldm.generation.workers import OneProcess, Workers
@@ -42,7 +43,7 @@ class Sampler:
         own: the denoising net and its text encoder.
         diffusion: noise schedule and prediction type.
         defaults: the model's settings: "scheduler", "timesteps", "num_inference_steps" and "guidance_scale",
-            perhaps "guidance", "thresholding" and "noise".
+            perhaps "guidance", "thresholding", "noise", "prompt_weights" and "long_prompts".
         image_size: height and width of images unless others are given.
         caption_dropout: with which the model was trained; None where that is unknown.
         weak: a weaker model of the same latents, for autoguidance.
@@ -124,6 +125,7 @@ class Sampler:
             draws=Draws(given.seed, len(prompts), self.device, given.numbers),
             single=each == 1 and (isinstance(prompt, str) or prompt is given.num_images is None),
             given=given,
+            reading=reading_of(given, own),
         )
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from ldm.generation.decoding import Codec
 from ldm.generation.finite import check_step
 from ldm.generation.job import Job, Latents, Watch
 from ldm.generation.progress import progress_bar
-from ldm.generation.prompts import warn_of_words
+from ldm.generation.reading import warn_of_words
 from ldm.models.tiling import check_rows
 from ldm.pipelines.additions import Additions
 from ldm.pipelines.fit import check_same_latents, check_settings
@@ -174,7 +174,8 @@ class Pipeline(Additions):
             log.warning("guidance has no effect at guidance_scale 1")
         if given.noise is not None and not getattr(job.scheduler, "stochastic", True):
             log.warning("noise has no effect: %s draws none", type(job.scheduler).__name__)
-        warn_of_words(self.text_encoder, [*job.prompts, *job.negatives])
+        texts = [*job.prompts, *job.negatives]
+        warn_of_words(self.text_encoder, texts, job.reading, told=given.prompt_weights is not None)
         return job
 
     @contextmanager
