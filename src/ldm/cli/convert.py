@@ -22,7 +22,7 @@ def main(config: dict[str, Any]) -> None:
         prediction=config["prediction"],
         ema=config["ema"],
         lora=config["lora"],
-        lora_scale=float(config["lora_scale"]),
+        lora_scale=config["lora_scale"],
     )
     print(Path(config["output"]))
 

@@ -25,7 +25,7 @@ def main(config: dict[str, Any]) -> None:
     for batch in work.batches:
         images = loaded.pipeline(**of_batch(batch.items), progress=True, **loaded.arguments)
         for index, path in batch.paths.items():
-            about = recipe(work.request, loaded.hashes, batch.items, index, work.scale)
+            about = recipe(loaded.request, loaded.hashes, batch.items, index, work.scale)
             save_with_recipe(images[index], path, about)
             print(path)
     if counts := loaded.pipeline.net_evaluations:

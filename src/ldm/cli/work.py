@@ -81,7 +81,9 @@ def request_of(config: Mapping[str, Any]) -> dict[str, Any]:
             request[name] = float(request[name])
     for name in (*FILES, *MODELS):
         value = request.get(name)
-        if value is not None and (name in FILES or Path(value).exists()):
+        if isinstance(value, list | tuple):
+            request[name] = [str(Path(path).absolute()) for path in value]
+        elif value is not None and (name in FILES or Path(value).exists()):
             request[name] = str(Path(value).absolute())
     return request
 

@@ -22,29 +22,31 @@ class LearnedWords:
         self.rows, self.width, self.longest = rows, width, longest
         self.vectors: dict[str, Tensor] = {}
 
-    def add(self, word: str, vectors: Float[Tensor, "n d"]) -> None:
+    def add(self, word: str, vectors: Float[Tensor, "n d"], source: str = "") -> None:
         """Makes a word known.
 
         Args:
             word: that prompts contain.
             vectors: n of the table's width, one behind the other in the prompt.
+            source: where they are from, for messages.
 
         Raises: ValueError for a word that is known or has white space at its ends, or for vectors of another
             width, too many or not finite.
         """
+        where = f"{source}: " if source else ""
         if not word or word != word.strip():
-            raise UserError(f"a learned word must be a text without white space at its ends, got {word!r}")
+            raise UserError(f"{where}a learned word must have no white space at its ends, got {word!r}")
         if word.lower() in (known.lower() for known in self.vectors):
-            raise UserError(f"the word {word!r} is there already: choose another, or unload it")
+            raise UserError(f"{where}the word {word!r} is there already: choose another, or unload it")
         if vectors.dim() != 2 or vectors.shape[1] != self.width:
             raise UserError(
-                f"the vectors of {word!r} must be {self.width} wide, as those of this text encoder, got "
-                f"{tuple(vectors.shape)}"
+                f"{where}the vectors of {word!r} must be {self.width} wide, as those of this text encoder, "
+                f"got {tuple(vectors.shape)}"
             )
         if not 1 <= len(vectors) <= self.longest:
-            raise UserError(f"{word!r} must have 1 to {self.longest} vectors, got {len(vectors)}")
+            raise UserError(f"{where}{word!r} must have 1 to {self.longest} vectors, got {len(vectors)}")
         if not bool(vectors.isfinite().all()):
-            raise UserError(f"the vectors of {word!r} hold NaN or infinite values")
+            raise UserError(f"{where}the vectors of {word!r} hold NaN or infinite values")
         self.vectors[word] = vectors.detach().to("cpu", torch.float32, copy=True)
 
     def remove(self, words: Iterable[str] | None = None) -> None:

@@ -9,33 +9,51 @@ from typing import Any
 
 from PIL import Image
 
+from ldm.checkpoints.adapter_config import CONFIG, config_of
 from ldm.utils.errors import UserError
 from ldm.utils.image_io import save_png
 
 KEY = "ldm"
 FILES = ("image", "mask")
-MODELS = ("checkpoint", "weak_checkpoint", "lora")
+MODELS = ("checkpoint", "weak_checkpoint", "lora", "embeddings")
 ITEM = ("prompt", "negative_prompt", "seed", "number")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
+# How recipes were read that do not say it.
+OLD = {"prompt_weights": False, "long_prompts": "cut"}
 
 Item = Mapping[str, Any]
 """One image of a call: "prompt", "negative_prompt", "seed" and "number"; it draws from (seed, number)."""
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, or of the weights in a folder."""
+    """SHA-256 of a file, or of the weights in a folder; of adapters with their settings."""
+    settings = config_of(path)
+    if settings is not None:
+        return _digest_of(path.parent, [settings, path])
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(p for p in path.rglob("*") if p.suffix in WEIGHTS)
-    parts = (f"{file.relative_to(path).as_posix()} {digest(file)}\n" for file in files)
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
+    return _digest_of(path, sorted(p for p in path.rglob("*") if p.suffix in WEIGHTS or p.name == CONFIG))
+
+
+def _digest_of(folder: Path, files: Sequence[Path]) -> str:
+    """SHA-256 of several files and their names."""
+    found = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            own = hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(f"{path.relative_to(folder).as_posix()} {own}\n".encode())
+    return found.hexdigest()
 
 
 def digests(request: Mapping[str, Any], checkpoint: Path) -> dict[str, str]:
-    """SHA-256 of everything that a request reads."""
+    """SHA-256 of everything that a request reads; of several files under one name, one by one."""
     paths = {"checkpoint": checkpoint}
-    paths |= {name: Path(request[name]) for name in (*FILES, *MODELS[1:]) if request.get(name)}
+    for name in (*FILES, *MODELS[1:]):
+        if isinstance(value := request.get(name), list | tuple):
+            paths |= {f"{name} {i + 1}": Path(path) for i, path in enumerate(value)}
+        elif value:
+            paths[name] = Path(value)
     return {name: digest(path) for name, path in paths.items() if path.exists()}
 
 
@@ -94,10 +112,11 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 def request_in(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[Item], int]:
     """Settings of the call, images sampled together and the image's index, from a recipe.
 
-    A recipe without numbers was written when each image had a seed of its own: number 0.
+    A recipe without numbers was written when each image had a seed of its own: number 0. One without rules
+    for reading its prompt was written when brackets were text.
     """
     about = (*ITEM, "batch", "index", "scale", "sha256", "ldm", "net_evaluations")
-    request = {name: value for name, value in recipe.items() if name not in about}
+    request = OLD | {name: value for name, value in recipe.items() if name not in about}
     own = {name: recipe[name] for name in ITEM if name in recipe}
     batch: list[Item] = [{**item, "number": item.get("number", 0)} for item in recipe.get("batch", [own])]
     return request, batch, recipe.get("index", 0)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ldm.generation.reading import reading_of
+from ldm.generation.settings import Settings
 from ldm.pipelines.base import Pipeline
 from ldm.pipelines.img2img import Image2ImagePipeline
 from ldm.pipelines.inpaint import InpaintPipeline
@@ -24,7 +26,7 @@ KINDS: dict[str, type[Pipeline]] = {
 # Settings that keep their name from the command line to the pipeline and the PNG.
 CALL = (
     *("num_inference_steps", "guidance_scale", "eta", "noise", "clip_skip", "height", "width", "strength"),
-    *("resample", "jump_length"),
+    *("resample", "jump_length", "prompt_weights", "long_prompts"),
 )
 READING = ("variant", "prediction", "ema", "dtype")
 MODEL = ("vae_slicing", "vae_tiling", "lora_scale")
@@ -38,11 +40,13 @@ class Loaded:
     Args:
         pipeline: the pipeline, which is called with the arguments.
         arguments: of all its calls.
+        request: with the model's own settings in place of those that were left open, for a recipe.
         hashes: of the files that were read.
     """
 
     pipeline: Any
     arguments: dict[str, Any]
+    request: dict[str, Any]
     hashes: dict[str, str]
 
 
@@ -71,11 +75,20 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
         pipeline.load_lora(request["lora"], request["lora_scale"])
     if request.get("weak_checkpoint") is not None:
         pipeline.load_weak(request["weak_checkpoint"], ema=request["ema"])
+    if request.get("embeddings") is not None:
+        pipeline.load_textual_inversion(request["embeddings"])
     if request["vae_slicing"]:
         pipeline.enable_vae_slicing()
     if request["vae_tiling"]:
         pipeline.enable_vae_tiling()
-    return Loaded(pipeline=pipeline, arguments=_arguments(request), hashes=hashes)
+    given = Settings(prompt_weights=request.get("prompt_weights"), long_prompts=request.get("long_prompts"))
+    reading = reading_of(given, pipeline.sampler.defaults)
+    return Loaded(
+        pipeline=pipeline,
+        arguments=_arguments(request),
+        request={**request, **reading._asdict()},
+        hashes=hashes,
+    )
 
 
 def _arguments(request: Mapping[str, Any]) -> dict[str, Any]:
