@@ -1,6 +1,6 @@
 import pytest
 
-from ldm.cli.work import items, read_prompts
+from ldm.cli.work import as_floats, items, read_prompts
 from ldm.utils.errors import UserError
 
 
@@ -32,3 +32,9 @@ def test_images_without_prompts_are_counted():
     assert read_prompts(config(num_images=2)) == [None, None]
     with pytest.raises(UserError, match="num_images: must be at least 1, got 0"):
         read_prompts(config(num_images=0))
+
+
+def test_whole_numbers_are_floats_where_the_nets_need_them():
+    assert as_floats([1, 0.5, None, True]) == [1.0, 0.5, None, True]
+    assert [type(v) for v in as_floats([1, True])] == [float, bool]
+    assert as_floats(4) == 4.0

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ldm.checkpoints import native, original
+from ldm.checkpoints.adapter_files import Updates
 from ldm.checkpoints.adapter_formulas import low_rank
 from ldm.checkpoints.adapter_names import Place
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel, Source, assemble
@@ -50,8 +51,7 @@ def load_model(
         variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.
         prediction: "eps" or "v", for original files of 2.x, which do not say it.
         ema: take the EMA weights where a checkpoint has both.
-        lora: file or folder of adapters to merge into it, or several, times `lora_scale`
-            (`ldm.checkpoints.lora.merge_lora`).
+        lora: adapters to merge into it (`ldm.checkpoints.lora.merge_lora`).
         lora_scale: one for all or one for each; 1 adds them as they were trained.
 
     Raises: FileNotFoundError; ValueError if the file is truncated, foreign, names a target outside `ldm`, or
@@ -67,8 +67,7 @@ def load_model(
             raise UserError(f"{path}: its config lacks or garbles {error}") from error
         model = assemble(source, device, dtype, unchanged(source, device, dtype))
     if source.updates:
-        trained = {Place("backbone", f"{n}.weight"): [low_rank(u)] for n, u in source.updates.items()}
-        merge(model, {str(found): (trained, 1.0)})
+        merge(model, {str(found): (_trained(source), 1.0)})
     if lora is not None:
         merge_files(model, lora, lora_scale)
     return model
@@ -88,6 +87,11 @@ def unchanged(source: Source, device: str | torch.device, dtype: torch.dtype | N
             f"{source.path} was fine-tuned from {source.base}, which is gone: {error}"
         ) from error
     return {name: net for name, net in base.components.items() if name not in source.files}
+
+
+def _trained(source: Source) -> Updates:
+    """The adapters in a training checkpoint."""
+    return {Place("backbone", f"{name}.weight"): [low_rank(u)] for name, u in source.updates.items()}
 
 
 def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str | None, ema: bool) -> Source:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.cli.app import entry
+from ldm.cli.work import as_floats
 
 
 @entry("convert")
@@ -22,7 +23,7 @@ def main(config: dict[str, Any]) -> None:
         prediction=config["prediction"],
         ema=config["ema"],
         lora=config["lora"],
-        lora_scale=config["lora_scale"],
+        lora_scale=as_floats(config["lora_scale"]),
     )
     print(Path(config["output"]))
 

@@ -77,8 +77,8 @@ def request_of(config: Mapping[str, Any]) -> dict[str, Any]:
     names = ("kind", *MODELS, "size", *CALL, *READING, *MODEL, *FILES, *NODES)
     request = {name: config[name] for name in names if name in config}
     for name in ("guidance_scale", "eta", "strength", "lora_scale"):  # 4 on the command line is an int
-        if isinstance(request.get(name), int):
-            request[name] = float(request[name])
+        if name in request:
+            request[name] = as_floats(request[name])
     for name in (*FILES, *MODELS):
         value = request.get(name)
         if isinstance(value, list | tuple):
@@ -86,6 +86,13 @@ def request_of(config: Mapping[str, Any]) -> dict[str, Any]:
         elif value is not None and (name in FILES or Path(value).exists()):
             request[name] = str(Path(value).absolute())
     return request
+
+
+def as_floats(value: Any) -> Any:
+    """Whole numbers, also those in a list, as floats; other values as they are."""
+    if isinstance(value, list):
+        return [as_floats(v) for v in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def read_prompts(config: Mapping[str, Any]) -> Sequence[str | None]:
