@@ -66,8 +66,7 @@ def load_model(
         except (KeyError, TypeError, IndexError) as error:
             raise UserError(f"{path}: its config lacks or garbles {error}") from error
         model = assemble(source, device, dtype, unchanged(source, device, dtype))
-    if source.updates:
-        merge(model, {str(found): (_trained(source), 1.0)})
+    merge(model, _trained(source))
     if lora is not None:
         merge_files(model, lora, lora_scale)
     return model
@@ -89,9 +88,10 @@ def unchanged(source: Source, device: str | torch.device, dtype: torch.dtype | N
     return {name: net for name, net in base.components.items() if name not in source.files}
 
 
-def _trained(source: Source) -> Updates:
-    """The adapters in a training checkpoint."""
-    return {Place("backbone", f"{name}.weight"): [low_rank(u)] for name, u in source.updates.items()}
+def _trained(source: Source) -> dict[str, tuple[Updates, float]]:
+    """The adapters in a training checkpoint, for `merge`; empty if there are none."""
+    updates = {Place("backbone", f"{name}.weight"): [low_rank(u)] for name, u in source.updates.items()}
+    return {str(source.path): (updates, 1.0)} if updates else {}
 
 
 def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str | None, ema: bool) -> Source:

@@ -1,4 +1,4 @@
-"""How prompts are read: with or without weights, cut or in chunks."""
+"""Rules for reading prompts: with or without weights, cut or in chunks."""
 
 import logging
 import re

@@ -98,14 +98,13 @@ class Sampler:
         Args:
             prompt: one prompt or a list; None for an unconditional model.
             given: further arguments.
-            shape: of an image's latents; None for those of the default size.
+            shape: of an image's latents; None for the default size.
             strength: share of the steps to run, in (0, 1].
         """
-        own, each, schedule = self.defaults, given.num_images_per_prompt, self.diffusion.schedule
+        own, each = self.defaults, given.num_images_per_prompt
         prompts = all_prompts(prompt, given, self.unconditional)
-        steps = own["num_inference_steps"] if given.num_inference_steps is None else given.num_inference_steps
-        grid = times_of(given.timesteps or own["timesteps"], schedule, steps)
-        run = steps_to_run(strength, len(grid) - 1)
+        grid = self._grid(given)
+        first = len(grid) - 1 - steps_to_run(strength, len(grid) - 1)
         rule: Guidance = given.guidance or own.get("guidance") or CFG()
         scale = float(own["guidance_scale"] if given.guidance_scale is None else given.guidance_scale)
         check_guidance(rule, scale, self.own.backbone, self.caption_dropout, weak=self.weak is not None)
@@ -118,15 +117,21 @@ class Sampler:
             scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
             thresholding=given.thresholding or own.get("thresholding"),
             noise=given.noise or own.get("noise") or "independent",
-            schedule=schedule,
-            grid=grid[len(grid) - 1 - run :],
-            whole=run == len(grid) - 1,
+            schedule=self.diffusion.schedule,
+            grid=grid[first:],
+            whole=first == 0,
             shape=shape or self.latent_shape(),
             draws=Draws(given.seed, len(prompts), self.device, given.numbers),
             single=each == 1 and (isinstance(prompt, str) or prompt is given.num_images is None),
             given=given,
             reading=reading_of(given, own),
         )
+
+    def _grid(self, given: Settings) -> Tensor:
+        """Times of all steps from pure noise to data."""
+        own, steps = self.defaults, given.num_inference_steps
+        steps = own["num_inference_steps"] if steps is None else steps
+        return times_of(given.timesteps or own["timesteps"], self.diffusion.schedule, steps)
 
     @torch.no_grad()
     def latents(

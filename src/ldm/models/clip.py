@@ -66,10 +66,8 @@ class ClipTextEncoder(BaseTextEncoder):
         if max_length < 2:
             raise ValueError(f"max_length must be at least 2, got {max_length}")
         if vocabulary_size < CLIP_VOCABULARY:
-            raise ValueError(
-                f"vocabulary_size must be at least {CLIP_VOCABULARY}, the number of CLIP's tokens, got "
-                f"{vocabulary_size}"
-            )
+            least = f"at least {CLIP_VOCABULARY}, the number of CLIP's tokens"
+            raise ValueError(f"vocabulary_size must be {least}, got {vocabulary_size}")
         self.tower = TextTransformer(
             context_length=max_length,
             vocab_size=vocabulary_size,

@@ -1,4 +1,4 @@
-"""What users add to a model: adapters of its nets, and words with vectors of their own."""
+"""Additions to a model: adapters of its nets, and words with vectors of their own."""
 
 import logging
 import os
