@@ -116,7 +116,8 @@ def request_in(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[Item], i
     for reading its prompt was written when brackets were text.
     """
     about = (*ITEM, "batch", "index", "scale", "sha256", "ldm", "net_evaluations")
-    request = OLD | {name: value for name, value in recipe.items() if name not in about}
+    request = {name: value for name, value in recipe.items() if name not in about}
+    request |= {name: value for name, value in OLD.items() if name not in request}
     own = {name: recipe[name] for name in ITEM if name in recipe}
     batch: list[Item] = [{**item, "number": item.get("number", 0)} for item in recipe.get("batch", [own])]
     return request, batch, recipe.get("index", 0)
