@@ -1,13 +1,13 @@
 """Files of adapters: what is refused, and that a refused one changes nothing; parity is in tests/parity."""
 
-import json
+import copy
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ldm.checkpoints.assemble import LoadedModel
-from ldm.checkpoints.lora import FILE, PEFT_METADATA, merge_lora, save_lora
+from ldm.checkpoints.lora import FILE, merge_lora, save_lora, unmerge
 from ldm.models.lora import LoRA
 from ldm.models.unet import UNet
 
@@ -15,9 +15,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 PLACE = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
-@pytest.fixture
-def model(stable_diffusion):
+@pytest.fixture(scope="module")
+def made(stable_diffusion):
     return stable_diffusion("sd1", 0)
+
+
+@pytest.fixture
+def model(made):
+    """The same one for all tests, as it was before them."""
+    before = {name: copy.deepcopy(net.state_dict()) for name, net in made.components.items()}
+    yield made
+    unmerge(made.components.values())
+    for name, state in before.items():
+        made.components[name].load_state_dict(state)
 
 
 @pytest.fixture
@@ -54,7 +64,9 @@ def test_merging_and_merging_back_is_the_model_itself(model, file):
     ("change", "says"),
     [
         (lambda s: s | {"unet.other.lora_A.weight": torch.zeros(2, 2)}, r"1 tensors .* unet\.other\.lora_A"),
-        (lambda s: s | {f"{PLACE}.lora_magnitude_vector": torch.zeros(2)}, "belong to no layer"),
+        (lambda s: s | {f"{PLACE}.lora_magnitude_vector": torch.zeros(2)}, r"magnitudes \(2,\)"),
+        (lambda s: {k: 0 * v for k, v in s.items()}, "changes nothing"),
+        (lambda s: {k: 1e30 * v for k, v in s.items()}, "not finite in float32"),
         (lambda s: {k: v for k, v in s.items() if "lora_B" not in k}, "only one half"),
         (lambda s: {k: v[:, :1] if "lora_A" in k else v for k, v in s.items()}, r"for a weight \("),
     ],
@@ -67,11 +79,62 @@ def test_a_file_that_is_not_for_the_model_is_refused_and_changes_nothing(change,
     assert all(torch.equal(value, before[key]) for key, value in weights(model).items())
 
 
-def test_settings_of_peft_that_are_not_understood_are_refused(model, file):
-    said = {"unet.r": 2, "unet.lora_alpha": 2, "unet.alpha_pattern": {"to_q": 3}}
-    save_file(load_file(file), file, {PEFT_METADATA: json.dumps(said)})
-    with pytest.raises(ValueError, match="alpha_pattern"):
-        merge_lora(model, file)
+def test_several_files_have_a_scale_each_and_are_taken_out_bit_for_bit(model, file, tmp_path):
+    """At once or in turn, in any order; the one that is not for the model changes nothing."""
+    other = tmp_path / "other.safetensors"
+    state = {k: v.flip(0).contiguous() for k, v in load_file(file).items()}
+    save_file({k: v for k, v in state.items() if "mid_block" in k}, other)
+    before = weights(model)
+    name = "backbone.mid.attentions.0.blocks.0.attn1.to_q.weight"
+    deltas = [v[f"{PLACE}.lora_B.weight"] @ v[f"{PLACE}.lora_A.weight"] for v in (load_file(file), state)]
+    merge_lora(model, [file, other], [0.5, -2.0], keep=True)
+    at_once = weights(model)
+    wanted = before[name] + 0.5 * deltas[0] - 2.0 * deltas[1]
+    torch.testing.assert_close(at_once[name], wanted, rtol=0, atol=1e-5)
+    unmerge(model.components.values())
+    assert all(torch.equal(value, before[key]) for key, value in weights(model).items())
+    merge_lora(model, file, 0.5, keep=True)
+    merge_lora(model, other, -2.0, keep=True)
+    assert all(torch.equal(value, at_once[key]) for key, value in weights(model).items())
+    save_file({"unet.absent.lora_A.weight": torch.ones(1, 1)}, other)
+    with pytest.raises(ValueError, match="belong to no layer"):
+        merge_lora(model, [file, other])
+    assert all(torch.equal(value, at_once[key]) for key, value in weights(model).items())
+    unmerge(model.components.values())
+    assert all(torch.equal(value, before[key]) for key, value in weights(model).items())
+
+
+def test_dora_is_of_the_weight_before_other_adapters(model, file, tmp_path):
+    """Its magnitude then is that of the weight it was trained on."""
+    dora, state = tmp_path / "dora.safetensors", load_file(file)
+    name = "backbone.mid.attentions.0.blocks.0.attn1.to_q.weight"
+    before = weights(model)[name]
+    magnitude = {f"{PLACE}.lora_magnitude_vector": 2 * before.norm(dim=1)}
+    save_file({k: v for k, v in state.items() if PLACE in k} | magnitude, dora)
+    merge_lora(model, dora, keep=True)
+    alone = weights(model)[name] - before
+    unmerge(model.components.values())
+    merge_lora(model, file, keep=True)
+    first = weights(model)[name]
+    merge_lora(model, dora, keep=True)
+    torch.testing.assert_close(weights(model)[name] - first, alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("scale", "says"),
+    [([1.0, 2.0], "one number or 1"), (float("nan"), "finite")],
+)
+def test_scales_are_as_many_finite_numbers_as_files(scale, says, model, file):
+    with pytest.raises(ValueError, match=f"lora_scale must be .*{says}"):
+        merge_lora(model, [file], scale)
+
+
+def test_a_scale_of_zero_is_the_model_itself_and_a_file_given_twice_is_refused(model, file):
+    before = weights(model)
+    merge_lora(model, file, 0.0)
+    assert all(torch.equal(value, before[key]) for key, value in weights(model).items())
+    with pytest.raises(ValueError, match="twice"):
+        merge_lora(model, [file, file])
 
 
 @pytest.mark.parametrize(("attention", "prefix"), [("cross", "unet."), ("self", "backbone.")])

@@ -1,9 +1,12 @@
 """A conditioning is concatenated and moved field by field."""
 
+from dataclasses import replace
+from functools import reduce
+
 import pytest
 import torch
 
-from ldm.diffusion.conditioning import Conditioning
+from ldm.diffusion.conditioning import Conditioning, stacked
 
 
 def test_cat_puts_the_other_batch_behind_field_by_field():
@@ -27,3 +30,29 @@ def test_cat_refuses_a_field_that_one_side_lacks():
 def test_to_casts_every_field():
     cond = Conditioning(tokens=torch.zeros(1, 2, 3), pooled=torch.zeros(1, 2)).to(dtype=torch.bfloat16)
     assert cond.tokens.dtype == cond.pooled.dtype == torch.bfloat16
+
+
+def test_rows_of_different_lengths_are_padded_and_taken_apart_again():
+    """By `stacked`, by `cat`, and by `cat` of batches that are padded already."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(n, 4, generator=generator) for n in (3, 6, 3, 9)]
+    pooled = torch.arange(4.0)[:, None]
+    at_once = replace(stacked(rows), pooled=pooled)
+    first, second = (
+        replace(stacked(rows[:2]), pooled=pooled[:2]),
+        replace(stacked(rows[2:]), pooled=pooled[2:]),
+    )
+    singles = [Conditioning(tokens=row[None], pooled=pooled[i : i + 1]) for i, row in enumerate(rows)]
+    for cond in (at_once, first.cat(second), reduce(Conditioning.cat, singles)):
+        assert torch.equal(cond.tokens, at_once.tokens)
+        assert cond.lengths.tolist() == [3, 6, 3, 9]
+        parts = cond.by_length()
+        assert [places.tolist() for places, _ in parts] == [[0, 2], [1], [3]]
+        for places, part in parts:
+            assert part.lengths is None
+            assert torch.equal(part.tokens, torch.stack([rows[i] for i in places]))
+            assert torch.equal(part.pooled, pooled[places])
+    assert stacked(rows[:1]).lengths is None
+    assert singles[0].cat(singles[2]).lengths is None
+    with pytest.raises(ValueError, match="different numbers"):
+        singles[0].by_length()

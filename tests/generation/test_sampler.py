@@ -50,12 +50,13 @@ def test_the_end_of_a_long_prompt_is_left_out_and_named(
 ):
     room = pipeline.text_encoder.max_length - 2  # between the marks of start and end
     fits = " ".join(["cat"] * room)
-    short = pipeline(fits, output="latent", **FAST)
+    short = pipeline(fits, output="latent", long_prompts="cut", **FAST)
     assert "left out" not in caplog.text
-    long = pipeline(f"{fits} wearing a hat", output="latent", **FAST)
+    long = pipeline(f"{fits} wearing a hat", output="latent", long_prompts="cut", **FAST)
     assert "wearing a hat" in caplog.text
     assert f"more than {room + 2} tokens" in caplog.text
     assert torch.equal(short, long)
+    assert not torch.equal(short, pipeline(f"{fits} wearing a hat", output="latent", **FAST))  # by default
 
 
 def test_clip_skip_takes_an_earlier_layer(stable_diffusion: Callable[..., LoadedModel]):

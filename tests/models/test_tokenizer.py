@@ -3,7 +3,16 @@ import sys
 
 import pytest
 
-from ldm.models.tokenizer import END_OF_TEXT, clip_tokenizer, cut_off, tokenize, vocabulary
+from ldm.models.tokenizer import (
+    END_OF_TEXT,
+    clip_tokenizer,
+    cut_off,
+    decoded,
+    special_tokens,
+    tokenize,
+    units,
+    vocabulary,
+)
 
 START, END = 49_406, 49_407
 
@@ -49,3 +58,53 @@ def test_tokens_are_those_of_transformers(caption: str):
     theirs = transformers.CLIPTokenizer(vocab=tokens, merges=merges, pad_token="<|endoftext|>")
     expected = theirs([caption], padding="max_length", max_length=24, truncation=True).input_ids
     assert tokenize([caption], 24, END_OF_TEXT).tolist() == expected
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """Makes transformers' tokenizer with a padding token: that of SD 1.x, or "!" of SD 2.x."""
+    transformers = pytest.importorskip("transformers")
+    tokens, merges = vocabulary()
+    return {
+        pad: transformers.CLIPTokenizer(vocab=tokens, merges=merges, pad_token=token)
+        for pad, token in ((END, "<|endoftext|>"), (0, "!"))
+    }
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("pad", [END, 0])
+@pytest.mark.parametrize(
+    "caption",
+    [
+        *("a cat!", "wow!!! great", "!", "a ! b", "", " "),
+        *("a <|endoftext|> b", "<|startoftext|>x", "<|endoftext|>,a", "x<|ENDOFTEXT|>y"),
+        *("<end_of_text> a", "!<start_of_text>", "<START_OF_TEXT>"),
+    ],
+)
+def test_special_tokens_are_those_of_transformers(theirs, caption: str, pad: int):
+    """The end of a text named in a prompt, the padding of 2.x, and open_clip's own, which are text."""
+    found = [token for ids in units(caption, special_tokens(pad)) for token in ids]
+    assert found == theirs[pad](caption).input_ids[1:-1]
+
+
+@pytest.mark.parity
+def test_added_words_are_found_as_transformers_finds_them(theirs):
+    words = {"<cat-toy>": (50_000,), "<cat-toy>_1": (50_001,)}
+    tokenizer = theirs[END]
+    tokenizer.add_tokens(list(words))
+    ids = {tokenizer.convert_tokens_to_ids(word): own[0] for word, own in words.items()}
+    for caption in ("a <cat-toy> on a chair", "<CAT-toy>, <cat-toy>_1x", "x<cat-toy><cat-toy>"):
+        expected = [ids.get(token, token) for token in tokenizer(caption).input_ids[1:-1]]
+        found = [token for unit in units(caption, words) for token in unit]
+        assert found == expected
+
+
+def test_a_word_of_letters_is_not_found_within_others():
+    words = {"cat": (50_000, 50_001)}
+    assert units("a cat", words) == [(320,), (50_000, 50_001)]
+    assert units("Cat, x", words)[0] == (50_000, 50_001)
+    assert (50_000, 50_001) not in units("concatenate cats", words)
+
+
+def test_ids_are_text_again():
+    assert decoded([320, 1125, 539, 320, 2368]) == "a photo of a cat"

@@ -16,7 +16,7 @@ from ldm.pipelines.recipe import (
 )
 from ldm.utils.errors import UserError
 
-REQUEST = {"kind": "text2img", "checkpoint": None, "eta": 0.5}
+REQUEST = {"kind": "text2img", "checkpoint": None, "eta": 0.5, "prompt_weights": True, "long_prompts": "cut"}
 BATCH = [
     {"prompt": p, "negative_prompt": None, "seed": 3, "number": i} for i, p in enumerate(("a cat", "a dog"))
 ]
@@ -68,6 +68,28 @@ def test_a_recipe_gives_back_request_and_batch():
     made = recipe(REQUEST, {"checkpoint": "1"}, BATCH, 1, 2)
     assert (made["prompt"], made["number"], made["scale"]) == ("a dog", 1, 2)
     assert request_in(made) == (REQUEST, BATCH, 1)
+
+
+def test_an_old_recipe_without_rules_for_its_prompt_is_read_as_text():
+    made = recipe({"kind": "text2img"}, {}, BATCH[1:], 0, 1)
+    assert request_in(made)[0] == {"kind": "text2img", "prompt_weights": False, "long_prompts": "cut"}
+
+
+def test_several_files_have_a_digest_each_and_adapters_one_with_their_settings(tmp_path: Path):
+    for name in ("model", "a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    found = digests({"lora": [str(tmp_path / "a"), str(tmp_path / "b")]}, tmp_path / "model")
+    assert list(found) == ["checkpoint", "lora 1", "lora 2"]
+    assert found["lora 2"] == hashlib.sha256(b"b").hexdigest()
+    folder = tmp_path / "peft"
+    folder.mkdir()
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(b"weights")
+    alone = digest(file), digest(folder)
+    for alpha in ("1", "2"):
+        (folder / "adapter_config.json").write_text(alpha)
+        assert not {digest(file), digest(folder)} & set(alone)
+        alone = digest(file), digest(folder)
 
 
 def test_an_image_alone_has_no_batch_in_its_recipe():

@@ -275,7 +275,10 @@ def diffusion_node(schedule: Node, prediction: str) -> Node:
 
 
 def sampling_node(timesteps: Node, bound: float | None = None) -> Node:
-    """Stable Diffusion's sampling settings: 50 steps of DDIM, guidance 7.5; x0 is clipped to the bound."""
+    """Stable Diffusion's sampling settings: 50 steps of DDIM, guidance 7.5; x0 is clipped to the bound.
+
+    Prompts are read by the rules of the web UI.
+    """
     clip = {"_target_": "ldm.diffusion.thresholding.Clip", "bound": bound}
     return {
         "scheduler": {"_target_": "ldm.schedulers.ddim.DDIM", "eta": 0.0},
@@ -283,6 +286,8 @@ def sampling_node(timesteps: Node, bound: float | None = None) -> Node:
         "thresholding": None if bound is None else clip,
         "num_inference_steps": 50,
         "guidance_scale": 7.5,
+        "prompt_weights": True,
+        "long_prompts": "chunks",
     }
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import torch
 from torch import nn
 
 from ldm.checkpoints import native, original
+from ldm.checkpoints.adapter_files import Updates
+from ldm.checkpoints.adapter_formulas import low_rank
+from ldm.checkpoints.adapter_names import Place
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel, Source, assemble
 from ldm.checkpoints.diffusers_folder import folder_source, is_diffusers_folder
-from ldm.checkpoints.lora import Place, merge, merge_lora
+from ldm.checkpoints.lora import Paths, merge, merge_files
 from ldm.checkpoints.names import in_single_file
 from ldm.checkpoints.store import files_of, is_sharded, of_training
 from ldm.checkpoints.tensors import TensorFiles
@@ -43,8 +47,8 @@ def load_model(
     variant: str | None = None,
     prediction: str | None = None,
     ema: bool = True,
-    lora: str | os.PathLike[str] | None = None,
-    lora_scale: float = 1.0,
+    lora: Paths | None = None,
+    lora_scale: float | Sequence[float] = 1.0,
 ) -> LoadedModel:
     """Reads a model. Nothing but classes and functions of `ldm` is called, whatever the file names.
 
@@ -56,8 +60,8 @@ def load_model(
         variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.
         prediction: "eps" or "v", for original files of 2.x, which do not say it.
         ema: take the EMA weights where a checkpoint has both.
-        lora: file of adapters to merge into it, times `lora_scale` (`ldm.checkpoints.lora.merge_lora`).
-        lora_scale: 1 adds them as they were trained.
+        lora: adapters to merge into it (`ldm.checkpoints.lora.merge_lora`).
+        lora_scale: one for all or one for each; 1 adds them as they were trained.
 
     Raises: FileNotFoundError; ValueError if the file is truncated, foreign, names a target outside `ldm`, or
         if its weights do not fit its config (all tensors are listed).
@@ -71,9 +75,9 @@ def load_model(
         except (KeyError, TypeError, IndexError) as error:
             raise UserError(f"{path}: its config lacks or garbles {error}") from error
         model = assemble(source, device, dtype, unchanged(source, device, dtype))
-    merge(model, {Place("backbone", f"{name}.weight"): u for name, u in source.updates.items()}, 1.0)
+    merge(model, _trained(source))
     if lora is not None:
-        merge_lora(model, Path(lora), lora_scale)
+        merge_files(model, lora, lora_scale)
     return model
 
 
@@ -91,6 +95,12 @@ def unchanged(source: Source, device: str | torch.device, dtype: torch.dtype | N
             f"{source.path} was fine-tuned from {source.base}, which is gone: {error}"
         ) from error
     return {name: net for name, net in base.components.items() if name not in source.files}
+
+
+def _trained(source: Source) -> dict[str, tuple[Updates, float]]:
+    """The adapters in a training checkpoint, for `merge`; empty if there are none."""
+    updates = {Place("backbone", f"{name}.weight"): [low_rank(u)] for name, u in source.updates.items()}
+    return {str(source.path): (updates, 1.0)} if updates else {}
 
 
 def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str | None, ema: bool) -> Source:

@@ -1,52 +1,35 @@
-"""Files of low-rank adapters: diffusers' (PEFT's) and kohya's are read and merged, diffusers' written."""
+"""Adapters are merged into a model and taken out of it; those trained here are written as diffusers does."""
 
-import itertools
-import json
 import logging
 import math
-import re
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from ldm.checkpoints.adapter_config import PEFT_METADATA as PEFT_METADATA
+from ldm.checkpoints.adapter_files import FILE as FILE
+from ldm.checkpoints.adapter_files import Updates, read_adapters
+from ldm.checkpoints.adapter_formulas import Formula, UnfitError
+from ldm.checkpoints.adapter_names import Place, places_of
 from ldm.checkpoints.assemble import LoadedModel, MismatchError
-from ldm.checkpoints.keymaps import DIFFUSERS, ORIGINAL
+from ldm.checkpoints.keymaps import DIFFUSERS
 from ldm.checkpoints.names import theirs
-from ldm.checkpoints.tensors import TensorFiles
 from ldm.models.lora import Update
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
 log = logging.getLogger(__name__)
 
-FILE = "pytorch_lora_weights.safetensors"  # as diffusers calls it
-PEFT_METADATA = "lora_adapter_metadata"
-# The last words of A's and B's names: PEFT's, kohya's, those of diffusers' scripts.
-A_WORDS = ("lora_A", "lora_down", "lora.down", "lora_linear_layer.down")
-B_WORDS = ("lora_B", "lora_up", "lora.up", "lora_linear_layer.up")
-HALVES = dict.fromkeys(A_WORDS, "down") | dict.fromkeys(B_WORDS, "up")
-WORDS = "|".join(map(re.escape, HALVES))
-KEY = re.compile(rf"(?P<layer>.+)\.(?:(?P<half>{WORDS})\.weight|(?P<alpha>alpha))")
-# What stands before the names of diffusers' layers, with dots (PEFT) and with underscores (kohya).
-DOTTED = {"backbone": ("unet.",), "text_encoder": ("text_encoder.text_model.", "text_encoder.")}
-FLAT = {
-    "backbone": ("lora_unet_",),
-    "text_encoder": ("lora_te_text_model_", "lora_te1_text_model_"),
-}
-
-
-class Place(NamedTuple):
-    """Where an update belongs: a component, a weight of it, and which of its equal parts."""
-
-    component: str
-    key: str
-    part: int = 0
-    parts: int = 1
+BEFORE = "weights_before_adapters"  # attribute of a net: its weights before any adapter, on the CPU
+Weights = dict[tuple[str, str], Tensor]
+"""Weights by component and parameter."""
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def save_lora(
@@ -86,116 +69,123 @@ def save_lora(
     log.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
 
 
-def _layers(component: str, node: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Place]:
-    """All names that a file may give the layers of a component."""
-    if component not in DOTTED:
-        return {}
-    weights = [key for key in keys if key.endswith("weight")]
-    places = {f"{component}.{key.removesuffix('.weight')}": Place(component, key) for key in weights}
-    columns = (DIFFUSERS, ORIGINAL) if component == "backbone" else (DIFFUSERS,)
-    for key, column in itertools.product(weights, columns):
-        try:
-            parts = theirs(component, node, [key], column)[key]
-        except ValueError:  # not in Stable Diffusion's topology
-            continue
-        for i, name in enumerate(parts):
-            layer, place = name.removesuffix(".weight"), Place(component, key, i, len(parts))
-            dotted = DOTTED[component] if column == DIFFUSERS else ()
-            places |= {prefix + layer: place for prefix in dotted}
-            places |= {prefix + layer.replace(".", "_"): place for prefix in FLAT[component]}
-    return places
-
-
-def _scale(metadata: Mapping[str, str], prefix: str, rank: int) -> float:
-    """alpha / rank by what PEFT's metadata say; 1 where they say nothing.
-
-    Raises: ValueError for settings that are not understood.
-    """
-    said = json.loads(metadata.get(PEFT_METADATA, "{}"))
-    if said.get(f"{prefix}.alpha_pattern") or said.get(f"{prefix}.use_dora"):
-        raise UserError("its metadata have an alpha_pattern or use_dora, which are not understood")
-    alpha = said.get(f"{prefix}.lora_alpha", rank)
-    return float(alpha) / (math.sqrt(rank) if said.get(f"{prefix}.use_rslora") else rank)
-
-
-def _read(files: TensorFiles, places: Mapping[str, Place]) -> dict[Place, Update]:
-    """The updates in a file of adapters, where they belong.
-
-    Raises: ValueError naming tensors that belong nowhere or have no counterpart.
-    """
-    found: dict[Place, dict[str, str]] = {}
-    unknown = []
-    for name in files.shapes:
-        match = KEY.fullmatch(name)
-        place = places.get(match["layer"]) if match else None
-        if match is None or place is None:
-            unknown.append(name)
-            continue
-        half = "alpha" if match["alpha"] else HALVES[match["half"]]
-        found.setdefault(place, {"layer": match["layer"]})[half] = name
-    if unknown:
-        raise UserError(
-            f"{len(unknown)} tensors belong to no layer of this model: {', '.join(unknown[:3])}, ..."
-        )
-    updates = {}
-    for place, names in found.items():
-        if not {"down", "up"} <= names.keys():
-            raise UserError(f"{names['layer']} has only one half of its adapter")
-        down, up = files.get(names["down"]), files.get(names["up"])
-        scale = _scale(files.metadata, names["layer"].partition(".")[0], len(down))
-        if "alpha" in names:
-            scale = float(files.get(names["alpha"])) / len(down)
-        updates[place] = Update(down=down, up=up, scale=scale)
-    return updates
-
-
-def merge(model: LoadedModel, updates: Mapping[Place, Update], scale: float) -> None:
+def merge(model: LoadedModel, files: Mapping[str, tuple[Updates, float]], keep: bool = False) -> None:
     """Adds updates to the weights of a model's nets; other tensors take the place of the old ones.
 
-    Args:
-        model: its nets are changed.
-        updates: where they belong.
-        scale: multiplies all of them.
-
-    Raises: MismatchError naming an update that is not shaped as its weight; nothing is changed then.
-    """
-    changed: dict[tuple[str, str], Tensor] = {}
-    for place, update in updates.items():
-        weight = model.components[place.component].get_parameter(place.key)
-        new = changed.get((place.component, place.key))
-        new = weight.detach().clone() if new is None else new
-        part = new.chunk(place.parts)[place.part]
-        down, up = update.down, update.up
-        rank = len(down)
-        if up.shape[1] != rank or up.shape[0] != part.shape[0] or down[0].numel() != part[0].numel():
-            raise MismatchError(
-                f"the adapter of {place.component}.{place.key} is {tuple(up.shape)} x {tuple(down.shape)}, "
-                f"for a weight {tuple(part.shape)} (lora)"
-            )
-        part.copy_(part.float() + scale * update.weight(part.shape).to(part.device))
-        changed[place.component, place.key] = new
-    for (component, key), value in changed.items():
-        model.components[component].get_parameter(key).data = value
-
-
-def merge_lora(model: LoadedModel, path: Path, scale: float = 1.0) -> None:
-    """Merges the adapters of a file into a model.
+    Each update is that of the weights before any adapter, as far as these are known, so several do not
+    depend on one another.
 
     Args:
         model: its nets are changed.
-        path: a file as diffusers or kohya name its tensors, or a folder with a `FILE`.
-        scale: 0 leaves the model as it is, 1 adds the adapters as they were trained.
+        files: by name, updates and the scale that multiplies all of them.
+        keep: remember the weights before any adapter, for `unmerge`.
 
-    Raises: FileNotFoundError; ValueError if a tensor belongs to no layer of the model or does not fit.
+    Raises: ValueError naming a file with an update that is not shaped as its weight, that changes nothing or
+        whose sum with the weight is not finite; nothing is changed then.
     """
-    path = path / FILE if path.is_dir() else path
+    original: Weights = {
+        (name, key): value
+        for name, net in model.components.items()
+        for key, value in vars(net).get(BEFORE, {}).items()
+    }
+    current: Weights = {}
+    for file, (updates, scale) in files.items():
+        names = {(place.component, place.key): _parameter(model, place).detach() for place in updates}
+        base = {name: original.get(name, weight).to(weight) for name, weight in names.items()}
+        before = {name: current.get(name, weight) for name, weight in names.items()}
+        after = {name: weight.clone() for name, weight in before.items()}
+        for place, formulas in updates.items():
+            try:
+                _add(place, formulas, scale, after, base)
+            except ValueError as error:
+                raise type(error)(f"{file}: {error}") from error
+        if scale and all(torch.equal(after[name], before[name]) for name in names):
+            raise UserError(f"{file}: it changes nothing: its updates are zero, or vanish when rounded")
+        current |= after
+    for (component, key), value in current.items():
+        net = model.components[component]
+        parameter = net.get_parameter(key)
+        if keep:
+            vars(net).setdefault(BEFORE, {}).setdefault(key, parameter.data.cpu())
+        parameter.data = value
+
+
+def _add(place: Place, formulas: Sequence[Formula], scale: float, after: Weights, base: Weights) -> None:
+    """Adds formulas to a weight, or to a part of it, in place."""
+    name = f"{place.component}.{place.key}"
+    part, old = (whole[place.component, place.key].chunk(place.parts)[place.part] for whole in (after, base))
+    try:
+        deltas = [formula.delta(old.cpu()) for formula in formulas]
+    except UnfitError as error:
+        raise MismatchError(f"the adapter of {name} {error} (lora)") from error
+    part.copy_(part.float() + scale * sum(deltas[1:], deltas[0]).to(part.device))
+    if not bool(part.isfinite().all()):
+        dtype = str(part.dtype).removeprefix("torch.")
+        raise UserError(f"the sum of {name} and its adapter is not finite in {dtype}")
+
+
+def _parameter(model: LoadedModel, place: Place) -> Tensor:
+    return model.components[place.component].get_parameter(place.key)
+
+
+def unmerge(nets: Iterable[nn.Module]) -> None:
+    """Puts the weights back that nets had before any adapter was merged with `keep`, bit for bit."""
+    for net in nets:
+        for key, value in vars(net).pop(BEFORE, {}).items():
+            parameter = net.get_parameter(key)
+            parameter.data = value.to(parameter)
+
+
+def merge_lora(
+    model: LoadedModel, path: Paths, scale: float | Sequence[float] = 1.0, keep: bool = False
+) -> None:
+    """Merges the adapters of files into a model.
+
+    Args:
+        model: its nets are changed.
+        path: one or several: a file as diffusers, PEFT, kohya's scripts or LyCORIS name its tensors, or a
+            folder of diffusers or PEFT.
+        scale: one for all or one for each: 0 leaves the model as it is, 1 adds the adapters as they were
+            trained; the change of the weights is multiplied by it.
+        keep: remember the weights before, for `unmerge`.
+
+    Raises: FileNotFoundError; ValueError if a tensor belongs to no layer of the model or does not fit, is not
+        finite, or if a file changes nothing. The model is as it was then.
+    """
+    try:
+        merge_files(model, path, scale, keep)
+    except ValueError as error:
+        raise ValueError(str(error)) from error
+
+
+def merge_files(
+    model: LoadedModel, path: Paths, scale: float | Sequence[float] = 1.0, keep: bool = False
+) -> None:
+    """`merge_lora` for the command line: errors are UserErrors, which it prints as one line."""
+    paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(p) for p in path]
+    scales = scales_of(scale, len(paths))
     places: dict[str, Place] = {}
     for component, module in model.components.items():
-        places |= _layers(component, model.config[component], module.state_dict())
-    with TensorFiles([path]) as files:
-        try:
-            updates = _read(files, places)
-            merge(model, updates, scale)
-        except ValueError as error:
-            raise type(error)(f"{path}: {error}") from error
-    log.info("merged %d adapters of %s", len(updates), path)
+        names = [name for name, _ in module.named_parameters()]
+        places |= places_of(component, model.config[component], names)
+    files = {
+        str(found): (read_adapters(found, places), own) for found, own in zip(paths, scales, strict=True)
+    }
+    if len(files) < len(paths):
+        raise UserError("lora must be different files, got one of them twice")
+    merge(model, files, keep)
+    log.info("merged %d updates of %s", sum(len(updates) for updates, _ in files.values()), ", ".join(files))
+
+
+def scales_of(scale: float | Sequence[float], count: int) -> list[float]:
+    """The scale of each of several files.
+
+    Raises: ValueError if they are not as many, or not finite.
+    """
+    scales = [scale] * count if isinstance(scale, int | float) else list(scale)
+    if len(scales) != count:
+        raise UserError(f"lora_scale must be one number or {count}, one for each file, got {len(scales)}")
+    for value in scales:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise UserError(f"lora_scale must be a finite number, got {value!r}")
+    return [float(value) for value in scales]

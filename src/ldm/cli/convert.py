@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from ldm.cli.app import entry
-from ldm.utils.errors import UserError
 
 
 @entry("convert")
@@ -22,17 +21,10 @@ def main(config: dict[str, Any]) -> None:
         variant=config["variant"],
         prediction=config["prediction"],
         ema=config["ema"],
-        lora=_only("lora", config["lora"]),
-        lora_scale=float(_only("lora_scale", config["lora_scale"])),
+        lora=config["lora"],
+        lora_scale=config["lora_scale"],
     )
     print(Path(config["output"]))
-
-
-def _only(key: str, value: Any) -> Any:
-    """A value, or the only one of a list."""
-    if isinstance(value, list) and len(value) != 1:
-        raise UserError(f"must be one: merge several in turn, got {len(value)}", key)
-    return value[0] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor
 from ldm.diffusion.conditioning import Conditioning
 from ldm.generation.job import Job
 from ldm.generation.offload import brought
+from ldm.generation.reading import PLAIN, Reading
 from ldm.guidance import Branch, Branches
 from ldm.guidance.base import Backbone
 from ldm.utils.errors import UserError
@@ -22,26 +23,34 @@ class Denoiser(NamedTuple):
     backbone: Any
 
 
-def encode(text_encoder: Any, captions: list[str], clip_skip: int = 0) -> Conditioning:
+def encode(
+    text_encoder: Any, captions: list[str], clip_skip: int = 0, reading: Reading = PLAIN
+) -> Conditioning:
     """Conditioning of captions; the empty caption is the unconditional one.
 
     Args:
         text_encoder: captions -> Conditioning.
         captions: b captions.
         clip_skip: layers to leave out at the end of a CLIP text encoder.
+        reading: of the captions.
 
-    Raises: ValueError for `clip_skip` with a text encoder that does not support it.
+    Raises: ValueError for `clip_skip` or a reading that a text encoder does not support.
     """
-    if clip_skip and "clip_skip" not in text_encoder.supports:
-        name = type(text_encoder).__name__
-        raise UserError(f"clip_skip must be 0 for {name}, which does not support it, got {clip_skip}")
-    skipped = {"clip_skip": clip_skip} if clip_skip else {}
-    cond: Conditioning = brought(text_encoder).encode(captions, **skipped)
+    options = {"clip_skip": (clip_skip, 0)}
+    options |= {name: (getattr(reading, name), getattr(PLAIN, name)) for name in Reading._fields}
+    used = {name: value for name, (value, plain) in options.items() if value != plain}
+    for name, value in used.items():
+        if name not in text_encoder.supports:
+            encoder = type(text_encoder).__name__
+            raise UserError(
+                f"{name} must be {options[name][1]} for {encoder}, which does not support it, got {value}"
+            )
+    cond: Conditioning = brought(text_encoder).encode(captions, **used)
     return cond
 
 
 def in_float32(backbone: Any, dtype: torch.dtype, count: Callable[[int], None]) -> Backbone:
-    """A net with its output in float32, whichever dtype it computes in.
+    """A net with its output in float32, whichever dtype it computes in; rows of other lengths go apart.
 
     Args:
         backbone: the net.
@@ -51,6 +60,13 @@ def in_float32(backbone: Any, dtype: torch.dtype, count: Callable[[int], None]) 
 
     def net(x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         count(len(x_t))
+        if cond.lengths is None:
+            return rows(x_t, t, cond)
+        parts = [(places, rows(x_t[places], t[places], part)) for places, part in cond.by_length()]
+        order = torch.cat([places for places, _ in parts]).argsort()
+        return torch.cat([out for _, out in parts])[order]
+
+    def rows(x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         out: Tensor = brought(backbone)(x_t.to(dtype), t, cond).float()
         return out
 
@@ -78,7 +94,7 @@ def branches(
 
     def conditioning(captions: list[str], text_encoder: Any, embeds: Tensor | None = None) -> Conditioning:
         if embeds is None:
-            found = encode(text_encoder, [captions[i] for i in rows], job.given.clip_skip)
+            found = encode(text_encoder, [captions[i] for i in rows], job.given.clip_skip, job.reading)
         else:
             found = Conditioning(tokens=embeds[rows.start : rows.stop])
         return replace(found, concat=concat)

@@ -12,6 +12,7 @@ from ldm.diffusion.resampling import Resampling
 from ldm.diffusion.schedule import NoiseSchedule
 from ldm.diffusion.thresholding import Thresholding
 from ldm.generation.draws import Draws
+from ldm.generation.reading import PLAIN, Reading
 from ldm.generation.settings import OnStep, Settings
 from ldm.guidance import Guidance
 from ldm.schedulers.base import Scheduler
@@ -44,6 +45,7 @@ class Job:
         embeds: encoded prompts in place of `prompts`, (n, l, d), one per image.
         negative_embeds: in place of `negatives`, likewise.
         resampling: parts of the grid to run several times.
+        reading: of the prompts.
     """
 
     prompts: list[str]
@@ -63,6 +65,7 @@ class Job:
     embeds: Tensor | None = None
     negative_embeds: Tensor | None = None
     resampling: Resampling = ONCE
+    reading: Reading = PLAIN
 
     def batches(self) -> Iterator[range]:
         """The images that are sampled together."""

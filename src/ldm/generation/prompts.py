@@ -1,13 +1,9 @@
 """Prompts and negative prompts of a call, one per image."""
 
-import logging
 from collections.abc import Sequence
-from typing import Any
 
 from ldm.generation.settings import Settings
 from ldm.utils.errors import UserError
-
-log = logging.getLogger(__name__)
 
 
 def as_prompts(value: str | Sequence[str], name: str) -> list[str]:
@@ -72,14 +68,3 @@ def as_negatives(value: str | Sequence[str] | None, prompts: list[str], repeats:
             f"got {len(value)}"
         )
     return negatives
-
-
-def warn_of_words(text_encoder: Any, prompts: Sequence[str]) -> None:
-    """Logs the words that a text encoder does not know, and those beyond its length."""
-    texts = sorted(set(prompts))
-    if unknown := text_encoder.unknown_words(texts):
-        log.warning("this model has not seen %s in training and leaves it out", ", ".join(unknown))
-    for text in texts:
-        if lost := text_encoder.cut_off(text):
-            limit = text_encoder.max_length
-            log.warning("a prompt has more than %d tokens, its end is left out: %s", limit, lost)

@@ -21,6 +21,7 @@ from ldm.generation.draws import Draws
 from ldm.generation.given_tensors import check_embeds, check_latents, embeds_of, placeholders
 from ldm.generation.job import Job, Latents, Start, Watch
 from ldm.generation.prompts import all_prompts, as_negatives
+from ldm.generation.reading import reading_of
 from ldm.generation.settings import Settings, steps_to_run, with_eta
 from ldm.generation.support import check_guidance, check_thresholding
 from ldm.generation.workers import OneProcess, Workers
@@ -43,7 +44,7 @@ class Sampler:
         own: the denoising net and its text encoder.
         diffusion: noise schedule and prediction type.
         defaults: the model's settings: "scheduler", "timesteps", "num_inference_steps" and "guidance_scale",
-            perhaps "guidance", "thresholding" and "noise".
+            perhaps "guidance", "thresholding", "noise", "prompt_weights" and "long_prompts".
         image_size: height and width of images unless others are given.
         caption_dropout: with which the model was trained; None where that is unknown.
         weak: a weaker model of the same latents, for autoguidance.
@@ -98,14 +99,13 @@ class Sampler:
         Args:
             prompt: one prompt or a list; None for an unconditional model.
             given: further arguments.
-            shape: of an image's latents; None for those of the default size.
+            shape: of an image's latents; None for the default size.
             strength: share of the steps to run, in (0, 1].
         """
-        own, schedule = self.defaults, self.diffusion.schedule
+        own = self.defaults
         prompts = placeholders(prompt, given) or all_prompts(prompt, given, self.unconditional)
-        steps = own["num_inference_steps"] if given.num_inference_steps is None else given.num_inference_steps
-        grid = times_of(given.timesteps or own["timesteps"], schedule, steps)
-        run = steps_to_run(strength, len(grid) - 1)
+        grid = self._grid(given)
+        first = len(grid) - 1 - steps_to_run(strength, len(grid) - 1)
         rule, scale = self._guidance(given)
         shape = shape or self.latent_shape()
         check_latents(given.latents, (len(prompts), *shape))
@@ -117,13 +117,14 @@ class Sampler:
             scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
             thresholding=given.thresholding or own.get("thresholding"),
             noise=given.noise or own.get("noise") or "independent",
-            schedule=schedule,
-            grid=grid[len(grid) - 1 - run :],
-            whole=run == len(grid) - 1,
+            schedule=self.diffusion.schedule,
+            grid=grid[first:],
+            whole=first == 0,
             shape=shape,
             draws=Draws(given.seed, len(prompts), self.device, given.numbers),
             single=len(prompts) == 1 and (isinstance(prompt, str) or prompt is given.num_images is None),
             given=given,
+            reading=reading_of(given, own),
             **embeds_of(given, len(prompts), self.device, self.dtype),
         )
 
@@ -136,6 +137,12 @@ class Sampler:
         check_thresholding(given.thresholding, self.codec.autoencoder)
         check_embeds(given, self.own.text_encoder, scale != 1.0 and rule.needs_uncond, self.weak is not None)
         return rule, scale
+
+    def _grid(self, given: Settings) -> Tensor:
+        """Times of all steps from pure noise to data."""
+        own, steps = self.defaults, given.num_inference_steps
+        steps = own["num_inference_steps"] if steps is None else steps
+        return times_of(given.timesteps or own["timesteps"], self.diffusion.schedule, steps)
 
     @torch.no_grad()
     def latents(

@@ -13,6 +13,7 @@ from torch import Tensor
 from ldm.diffusion.thresholding import Thresholding
 from ldm.diffusion.timesteps import Grid
 from ldm.guidance.base import Guidance
+from ldm.models.prompt_reader import LONG_PROMPTS
 from ldm.schedulers.base import Scheduler
 from ldm.utils.errors import UserError
 from ldm.utils.seeds import Seed
@@ -58,6 +59,8 @@ class Options(TypedDict, total=False):
     eta: float | None
     noise: str | None
     clip_skip: int
+    prompt_weights: bool | None
+    long_prompts: str | None
     output: str
     on_step: OnStep | None
     progress: bool | None
@@ -94,6 +97,11 @@ class Settings:
         noise: of stochastic schedulers, "independent" or "brownian": increments of one path, which larger
             numbers of steps refine; None: the model's own setting.
         clip_skip: layers to leave out at the end of a CLIP text encoder, besides those that the model does.
+        prompt_weights: read (word:1.2), ((word)), [word] as weights (`ldm.models.prompt_weights`); None: as
+            the model's own setting, True for Stable Diffusion checkpoints, else False.
+        long_prompts: prompts of more tokens than the text encoder reads at once: "cut" leaves out their end,
+            "chunks" reads them in parts (`ldm.models.prompt_chunks`); None: as the model's own setting,
+            "chunks" for Stable Diffusion checkpoints, else "cut".
         output: "pil", "tensor" (images (n, c, h, w) in [-1, 1]), "latent" (normalised latents), "pt" (images
             (n, c, h, w) in [0, 1]) or "np" (the same as an array (n, h, w, c)).
         on_step: called after each step of each batch with the step's index, its latents and the current
@@ -123,6 +131,8 @@ class Settings:
     eta: float | None = None
     noise: str | None = None
     clip_skip: int = 0
+    prompt_weights: bool | None = None
+    long_prompts: str | None = None
     output: str = "pil"
     on_step: OnStep | None = None
     progress: bool | None = None
@@ -139,6 +149,10 @@ class Settings:
                 raise UserError(f"{name} must be at least 1, got {value}")
         if self.output not in OUTPUTS:
             raise UserError(f"output must be one of {OUTPUTS}, got {self.output!r}")
+        if self.prompt_weights not in (None, True, False):
+            raise UserError(f"prompt_weights must be True or False, got {self.prompt_weights!r}")
+        if self.long_prompts not in (None, *LONG_PROMPTS):
+            raise UserError(f"long_prompts must be one of {LONG_PROMPTS}, got {self.long_prompts!r}")
         scale = self.guidance_scale
         if scale is not None and not (math.isfinite(scale) and scale >= 0.0):
             raise UserError(f"guidance_scale must be a number >= 0, got {scale}")

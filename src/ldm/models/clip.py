@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ldm.diffusion.conditioning import Conditioning
+from ldm.diffusion.conditioning import Conditioning, stacked
+from ldm.models.learned_words import LearnedWords
+from ldm.models.prompt_reader import PromptReader, Tokens
+from ldm.models.prompt_weights import emphasised
 from ldm.models.text_encoder import BaseTextEncoder
-from ldm.models.tokenizer import CLIP_VOCABULARY, END_OF_TEXT, tokenize
+from ldm.models.tokenizer import CLIP_VOCABULARY, END_OF_TEXT, special_tokens
 from ldm.utils.errors import UserError
 
 
@@ -33,11 +36,14 @@ class ClipTextEncoder(BaseTextEncoder):
             meta device nothing is fetched: the weights come from a checkpoint then.
         trainable: whether the tower is trained with the backbone.
 
+    Attributes:
+        learned: words with vectors of their own, which are no part of the tower's weights.
+
     Raises: ValueError for an unknown model or tag, or one that does not fit; FileNotFoundError when the
         weights cannot be had.
     """
 
-    supports = frozenset({"clip_skip"})
+    supports = frozenset({"clip_skip", "prompt_weights", "long_prompts", "learned_words"})
     max_length: int
 
     def __init__(
@@ -60,10 +66,8 @@ class ClipTextEncoder(BaseTextEncoder):
         if max_length < 2:
             raise ValueError(f"max_length must be at least 2, got {max_length}")
         if vocabulary_size < CLIP_VOCABULARY:
-            raise ValueError(
-                f"vocabulary_size must be at least {CLIP_VOCABULARY}, the number of CLIP's tokens, got "
-                f"{vocabulary_size}"
-            )
+            least = f"at least {CLIP_VOCABULARY}, the number of CLIP's tokens"
+            raise ValueError(f"vocabulary_size must be {least}, got {vocabulary_size}")
         self.tower = TextTransformer(
             context_length=max_length,
             vocab_size=vocabulary_size,
@@ -76,6 +80,7 @@ class ClipTextEncoder(BaseTextEncoder):
         self.tower.attn_mask = None  # made when captions are encoded
         self.context_dim, self.max_length, self.trainable = width, max_length, trainable
         self.layers, self.num_heads, self.pad_token = layers, num_heads, pad_token
+        self.learned = LearnedWords(vocabulary_size, width, max_length - 2)
         if pretrained is not None and not self.tower.positional_embedding.is_meta:
             _load_clip(self.tower, model_name, pretrained, quick_gelu)
         self.requires_grad_(trainable)
@@ -85,30 +90,64 @@ class ClipTextEncoder(BaseTextEncoder):
         """Switches the training mode; a frozen tower stays in evaluation mode."""
         return super().train(mode and self.trainable)
 
+    @property
+    def reader(self) -> PromptReader:
+        """Divides captions into tokens; special tokens and learned words are found in them."""
+        words = {**special_tokens(self.pad_token), **self.learned.ids}
+        return PromptReader(words, self.max_length, self.pad_token)
+
+    def cut_off(self, caption: str) -> str:
+        """End of a caption beyond `max_length` tokens."""
+        return self.reader.cut_off(caption)
+
     def tokenize(self, captions: list[str]) -> Int[Tensor, "b l"]:
         """Token ids of the captions, start and end marked, padded with `pad_token`."""
-        ids = tokenize(captions, self.max_length, self.pad_token)
+        reader = self.reader
+        ids = torch.cat([reader.read(caption).ids for caption in captions])
         return ids.to(self.tower.positional_embedding.device)
 
-    def encode(self, captions: list[str], clip_skip: int = 0) -> Conditioning:
-        """Returns the hidden states of all tokens, (b, max_length, context_dim).
+    def encode(
+        self,
+        captions: list[str],
+        clip_skip: int = 0,
+        prompt_weights: bool = False,
+        long_prompts: str = "cut",
+    ) -> Conditioning:
+        """Returns the hidden states of all tokens, (b, k max_length, context_dim) with k chunks of tokens.
 
         Args:
             captions: b captions.
             clip_skip: layers to leave out at the end, the final layer norm stays.
+            prompt_weights: read brackets as weights (`ldm.models.prompt_weights`).
+            long_prompts: "cut": k = 1 and the rest is left out; "chunks": as many as a caption needs
+                (`ldm.models.prompt_chunks`).
 
-        Raises: ValueError if there are not as many layers.
+        Raises: ValueError if there are not as many layers, for a weight that is no number, or weights after
+            which no mean is left.
         """
         if not 0 <= clip_skip < self.layers:
             raise UserError(f"clip_skip must be in [0, {self.layers - 1}], got {clip_skip}")
-        ids, tower = self.tokenize(captions), self.tower
-        n = ids.shape[1]
+        reader = self.reader
+        read = [reader.read(caption, prompt_weights, long_prompts) for caption in captions]
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            h = tower.token_embedding(ids) + tower.positional_embedding
-            causal = torch.full((n, n), float("-inf"), dtype=h.dtype, device=h.device).triu(1)
-            for block in tower.transformer.resblocks[: self.layers - clip_skip]:
-                h = block(h, attn_mask=causal)
-            return Conditioning(tokens=tower.ln_final(h))
+            h = self._hidden(torch.cat([tokens.ids for tokens in read]), self.layers - clip_skip)
+            parts = h.split([len(tokens.ids) for tokens in read])
+            return stacked([_weighted(part, tokens) for part, tokens in zip(parts, read, strict=True)])
+
+    def _hidden(self, ids: Int[Tensor, "b l"], layers: int) -> Float[Tensor, "b l d"]:
+        """Hidden states after a number of layers and the final norm."""
+        tower, n = self.tower, ids.shape[1]
+        ids = ids.to(tower.positional_embedding.device)
+        h = self.learned.embed(tower.token_embedding, ids) + tower.positional_embedding
+        causal = torch.full((n, n), float("-inf"), dtype=h.dtype, device=h.device).triu(1)
+        for block in tower.transformer.resblocks[:layers]:
+            h = block(h, attn_mask=causal)
+        return tower.ln_final(h)
+
+
+def _weighted(h: Tensor, tokens: Tokens) -> Tensor:
+    """Hidden states of the chunks of one caption with their weights, one behind the other, (k l, d)."""
+    return torch.cat([emphasised(chunk, w) for chunk, w in zip(h, tokens.weights, strict=True)])
 
 
 def _check_model(model_name: str | None, pretrained: str, quick_gelu: bool) -> None:

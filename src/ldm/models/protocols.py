@@ -119,7 +119,10 @@ class TextEncoder(Protocol):
 
     @property
     def supports(self) -> frozenset[str]:
-        """Capabilities: "clip_skip" (`encode(captions, clip_skip=n)` leaves out the last n layers)."""
+        """Capabilities: "clip_skip" (`encode(captions, clip_skip=n)` leaves out the last n layers);
+        "prompt_weights", "long_prompts" (`encode(captions, prompt_weights=True, long_prompts="chunks")`);
+        "learned_words" (has `learned`, an `ldm.models.learned_words.LearnedWords`).
+        """
 
     def encode(self, captions: list[str]) -> Conditioning:
         """`encode(captions)`: `Conditioning` of b captions with tokens, pooled, both or neither."""

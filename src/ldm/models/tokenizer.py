@@ -1,6 +1,8 @@
 """CLIP's tokens: captions -> ids (Radford et al. 2021, arXiv:2103.00020, Sec. 2.4)."""
 
 import importlib.util
+import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from ldm.utils.errors import UserError
 
 CLIP_VOCABULARY = 49_408
 END_OF_TEXT = 49_407
+COMMA = 267
+# The special tokens that transformers finds in a text, in this spelling only.
+SPECIAL: Mapping[str, tuple[int, ...]] = {"<|startoftext|>": (49_406,), "<|endoftext|>": (END_OF_TEXT,)}
+OPEN_CLIPS = re.compile(r"<(start_of_text|end_of_text)>", re.IGNORECASE)  # which is text to transformers
 
 
 @lru_cache(maxsize=1)
@@ -55,11 +61,61 @@ def tokenize(captions: list[str], length: int, pad: int) -> Int[Tensor, "b l"]:
     return torch.stack([_ids(caption, length, pad) for caption in captions])
 
 
+def special_tokens(pad: int) -> Mapping[str, tuple[int, ...]]:
+    """Tokens that a text may name, with their ids, as CLIPTokenizer of transformers has them.
+
+    Args:
+        pad: id of the padding. That of SD 2.x is "!", which is a token of its own there wherever it stands.
+    """
+    if pad == END_OF_TEXT:
+        return SPECIAL
+    return {**SPECIAL, clip_tokenizer().decoder[pad].removesuffix("</w>"): (pad,)}
+
+
+def units(text: str, words: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Token ids of a text without its start and end; the ids of a word stay together.
+
+    Args:
+        text: any text.
+        words: what is found before the text is divided into tokens, with ids. Longer words come first. A word
+            that begins and ends in letters or digits is not found inside of others; the case of letters does
+            not matter, but for special tokens.
+    """
+    found: list[tuple[int, ...]] = []
+    known = {word if word in SPECIAL else word.lower(): ids for word, ids in words.items()}
+    for i, piece in enumerate(_pattern(tuple(sorted(words))).split(text)):
+        if i % 2:  # between two pieces of text
+            found.append(known[piece if piece in SPECIAL else piece.lower()])
+        else:
+            found += [(token,) for token in _tokens(piece)]
+    return found
+
+
+@lru_cache(maxsize=64)
+def _pattern(words: Iterable[str]) -> re.Pattern[str]:
+    """Splits a text at words, which stay in the result."""
+    parts = []
+    for word in sorted(words, key=len, reverse=True):
+        text = re.escape(word)
+        edge = r"\b" if re.fullmatch(r"\w(.*\w)?", word) else ""
+        parts.append(f"{edge}{text if word in SPECIAL else f'(?i:{text})'}{edge}")
+    return re.compile(f"({'|'.join(parts) or '(?!)'})")
+
+
+@lru_cache(maxsize=65_536)
+def _tokens(text: str) -> tuple[int, ...]:
+    return tuple(clip_tokenizer().encode(OPEN_CLIPS.sub(r"< \1>", text)))
+
+
+def decoded(ids: Iterable[int]) -> str:
+    """The text of token ids."""
+    text: str = clip_tokenizer().decode(list(ids))
+    return text.strip()
+
+
 def cut_off(caption: str, length: int) -> str:
     """The end of a caption for which `length` tokens, start and end included, leave no room."""
-    tokenizer = clip_tokenizer()
-    text: str = tokenizer.decode(tokenizer.encode(caption)[length - 2 :])
-    return text.strip()
+    return decoded(clip_tokenizer().encode(caption)[length - 2 :])
 
 
 def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:

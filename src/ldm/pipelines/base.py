@@ -5,15 +5,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
 from ldm.checkpoints.loader import load_model
-from ldm.checkpoints.lora import merge_lora
+from ldm.checkpoints.lora import Paths
 from ldm.checkpoints.readable import diffusion_of
 from ldm.generation import Sampler, Settings
 from ldm.generation.conditioning import Denoiser
@@ -21,7 +19,8 @@ from ldm.generation.decoding import Codec
 from ldm.generation.finite import check_step
 from ldm.generation.job import Job, Latents, Watch
 from ldm.generation.progress import progress_bar
-from ldm.generation.prompts import warn_of_words
+from ldm.generation.reading import warn_of_words
+from ldm.pipelines.additions import Additions
 from ldm.pipelines.advice import check_loading, missing_attribute, refuse_attribute
 from ldm.pipelines.fit import check_complete, check_same_latents, check_settings
 from ldm.pipelines.options import StepEnd, call_settings
@@ -37,7 +36,7 @@ log = logging.getLogger(__name__)
 P = TypeVar("P", bound="Pipeline")
 
 
-class Pipeline(Shared):
+class Pipeline(Additions, Shared):
     """A finished model: three nets, the diffusion that joins them and default settings.
 
     Args:
@@ -79,8 +78,8 @@ class Pipeline(Shared):
         variant: str | None = None,
         prediction: str | None = None,
         ema: bool = True,
-        lora: str | os.PathLike[str] | None = None,
-        lora_scale: float = 1.0,
+        lora: Paths | None = None,
+        lora_scale: float | Sequence[float] = 1.0,
         modules: str | os.PathLike[str] | None = None,
         **others: Any,
     ) -> P:
@@ -93,7 +92,7 @@ class Pipeline(Shared):
             dtype: of the nets: "fp32", "bf16", "fp16", or "auto", the fastest that the device computes in.
             torch_dtype: diffusers' name of `dtype`.
             variant, prediction, ema: as in `load_model`.
-            lora, lora_scale: a file of adapters to merge into the nets (`load_lora`), and their scale.
+            lora, lora_scale: files of adapters to merge into the nets (`load_lora`), and their scales.
             modules: folder of your own Python modules that the model names; code runs from nowhere else.
             others: diffusers' arguments that change nothing here, such as `safety_checker=None`.
 
@@ -119,19 +118,6 @@ class Pipeline(Shared):
         """Sets an attribute; one of diffusers that nothing here reads is refused."""
         refuse_attribute(name, value)
         super().__setattr__(name, value)
-
-    def load_lora(self: P, path: str | os.PathLike[str], scale: float = 1.0) -> P:
-        """Merges low-rank adapters into the nets; returns the pipeline. Several may be merged in turn.
-
-        Args:
-            path: a file as diffusers (PEFT), kohya's scripts or `ldm-train adapters=lora` write it.
-            scale: of the adapters; 1 adds them as they were trained.
-
-        Raises: FileNotFoundError; ValueError if a tensor of the file belongs to no layer or does not fit.
-        """
-        nets = {name: getattr(self, name) for name in COMPONENTS}
-        merge_lora(LoadedModel(config=self.config, components=nets), Path(path), scale)
-        return self
 
     def load_weak(self: P, path: str | os.PathLike[str], *, ema: bool = True) -> P:
         """Reads the weaker net of autoguidance with its text encoder; returns the pipeline.
@@ -176,7 +162,8 @@ class Pipeline(Shared):
             )
         if given.noise is not None and not getattr(job.scheduler, "stochastic", True):
             log.warning("noise has no effect: %s draws none", type(job.scheduler).__name__)
-        warn_of_words(self.text_encoder, [*job.prompts, *job.negatives])
+        texts = [*job.prompts, *job.negatives]
+        warn_of_words(self.text_encoder, texts, job.reading, told=given.prompt_weights is not None)
         return job
 
     @contextmanager

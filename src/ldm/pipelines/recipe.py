@@ -9,28 +9,42 @@ from typing import Any
 
 from PIL import Image
 
+from ldm.checkpoints.adapter_config import CONFIG, config_of
 from ldm.diffusion.random import VERSION
 from ldm.utils.errors import UserError
 from ldm.utils.image_io import save_png
 
 KEY = "ldm"
 FILES = ("image", "mask")
-MODELS = ("checkpoint", "weak_checkpoint", "lora")
+MODELS = ("checkpoint", "weak_checkpoint", "lora", "embeddings")
 ITEM = ("prompt", "negative_prompt", "seed", "number")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
+# How recipes were read that do not say it.
+OLD = {"prompt_weights": False, "long_prompts": "cut"}
 
 Item = Mapping[str, Any]
 """One image of a call: "prompt", "negative_prompt", "seed" and "number"; it draws from (seed, number)."""
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, or of the weights in a folder."""
+    """SHA-256 of a file, or of the weights in a folder; of adapters with their settings."""
+    settings = config_of(path)
+    if settings is not None:
+        return _digest_of(path.parent, [settings, path])
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(p for p in path.rglob("*") if p.suffix in WEIGHTS)
-    parts = (f"{file.relative_to(path).as_posix()} {digest(file)}\n" for file in files)
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
+    return _digest_of(path, sorted(p for p in path.rglob("*") if p.suffix in WEIGHTS or p.name == CONFIG))
+
+
+def _digest_of(folder: Path, files: Sequence[Path]) -> str:
+    """SHA-256 of several files and their names."""
+    found = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            own = hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(f"{path.relative_to(folder).as_posix()} {own}\n".encode())
+    return found.hexdigest()
 
 
 def digests(request: Mapping[str, Any], checkpoint: Path) -> dict[str, str]:
@@ -39,10 +53,10 @@ def digests(request: Mapping[str, Any], checkpoint: Path) -> dict[str, str]:
     for name in (*FILES, *MODELS[1:]):
         if value := request.get(name):
             paths[name] = [Path(path) for path in (value if isinstance(value, list) else [value])]
-    return {name: _digest_of(files) for name, files in paths.items() if all(f.exists() for f in files)}
+    return {name: _joined(files) for name, files in paths.items() if all(f.exists() for f in files)}
 
 
-def _digest_of(files: Sequence[Path]) -> str:
+def _joined(files: Sequence[Path]) -> str:
     found = [digest(file) for file in files]
     return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
@@ -107,6 +121,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 def request_in(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[Item], int]:
     """Settings of the call, images sampled together and the image's index, from a recipe.
 
+    A recipe without rules for reading its prompt was written when brackets were text.
+
     Raises: UserError if the image was sampled with random draws of another version.
     """
     if (draws := recipe.get("draws", 1)) != VERSION:
@@ -116,5 +132,6 @@ def request_in(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[Item], i
         )
     about = (*ITEM, "batch", "index", "scale", "sha256", "ldm", "draws", "net_evaluations")
     request = {name: value for name, value in recipe.items() if name not in about}
+    request |= {name: value for name, value in OLD.items() if name not in request}
     own = {name: recipe[name] for name in ITEM if name in recipe}
     return request, recipe.get("batch", [own]), recipe.get("index", 0)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ldm.checkpoints.store import of_run
+from ldm.generation.reading import reading_of
+from ldm.generation.settings import Settings
 from ldm.pipelines.base import Pipeline
 from ldm.pipelines.img2img import Image2ImagePipeline
 from ldm.pipelines.inpaint import InpaintPipeline
@@ -26,7 +28,7 @@ KINDS: dict[str, type[Pipeline]] = {
 # Settings that keep their name from the command line to the pipeline and the PNG.
 CALL = (
     *("num_inference_steps", "guidance_scale", "eta", "noise", "clip_skip", "height", "width", "strength"),
-    *("resample", "jump_length"),
+    *("resample", "jump_length", "prompt_weights", "long_prompts"),
 )
 READING = ("variant", "prediction", "ema", "dtype")
 MODEL = ("vae_slicing", "vae_tiling", "lora_scale")
@@ -79,11 +81,16 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
     if request.get("weak_checkpoint") is not None:
         with _found("weak_checkpoint"):
             pipeline.load_weak(request["weak_checkpoint"], ema=request["ema"])
+    if request.get("embeddings") is not None:
+        with _found("embeddings"):
+            pipeline.load_textual_inversion(request["embeddings"])
     if request["vae_slicing"]:
         pipeline.enable_vae_slicing()
     if request["vae_tiling"]:
         pipeline.enable_vae_tiling()
-    settled = {**request, "dtype": dtype_name(pipeline.dtype)}
+    given = Settings(prompt_weights=request.get("prompt_weights"), long_prompts=request.get("long_prompts"))
+    reading = reading_of(given, pipeline.sampler.defaults)
+    settled = {**request, **reading._asdict(), "dtype": dtype_name(pipeline.dtype)}
     return Loaded(pipeline=pipeline, arguments=arguments, hashes=hashes, request=settled)
 
 
