@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from ldm.models.tokenizer import END_OF_TEXT, clip_tokenizer, cut_off, tokenize, vocabulary
+from ldm.models.tokenizer import END_OF_TEXT, clip_tokenizer, cut_off, encoded, tokenize, vocabulary
 
 START, END = 49_406, 49_407
 
@@ -49,3 +49,19 @@ def test_tokens_are_those_of_transformers(caption: str):
     theirs = transformers.CLIPTokenizer(vocab=tokens, merges=merges, pad_token="<|endoftext|>")
     expected = theirs([caption], padding="max_length", max_length=24, truncation=True).input_ids
     assert tokenize([caption], 24, END_OF_TEXT).tolist() == expected
+
+
+ADDED = (("<cat-toy>", 49_408), ("<Dog>", 49_409), ("<dog>_1", 49_410), ("<cat-toy>s", 49_411))
+
+
+def test_added_tokens_are_one_token_each_wherever_they_stand():
+    """Golden values: transformers 5 (without the expansion of several vectors)."""
+    assert encoded("a <cat-toy> backpack", ADDED) == [320, 49_408, 14_894]
+    assert encoded("a <CAT-toy>, b", ADDED) == [320, 49_408, 267, 321]
+    assert encoded("<cat-toy>s", ADDED) == [49_411]
+    assert encoded("a cat", ADDED) == encoded("a cat") == [320, 2368]
+
+
+def test_a_token_of_several_vectors_stands_for_all_of_them():
+    assert encoded("x<dog>", ADDED) == [343, 49_409, 49_410]
+    assert encoded("<dog>_1", ADDED) == [49_410]

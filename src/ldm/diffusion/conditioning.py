@@ -19,12 +19,14 @@ class Conditioning:
         pooled: (b, p), added to the time embedding.
         concat: (b, k, h, w), further channels behind those of x_t, such as an inpainting net's mask.
         identity_attention: (b,), rows whose self-attention in the net's middle is the identity.
+        guidance: (b,), the guidance scale that a distilled net is evaluated for.
     """
 
     tokens: Float[Tensor, "b l d"] | None = None
     pooled: Float[Tensor, "b p"] | None = None
     concat: Float[Tensor, "b k h w"] | None = None
     identity_attention: Bool[Tensor, " b"] | None = None
+    guidance: Float[Tensor, " b"] | None = None
 
     def _items(self) -> Iterator[tuple[str, Tensor | None]]:
         return ((f.name, getattr(self, f.name)) for f in fields(self))

@@ -75,15 +75,21 @@ def branches(
         concat: further input channels, (b, k, h, w).
     """
 
-    def conditioning(captions: list[str], text_encoder: Any) -> Conditioning:
-        found = encode(text_encoder, [captions[i] for i in rows], job.given.clip_skip)
-        return replace(found, concat=concat)
+    def conditioning(captions: list[str], of: Denoiser) -> Conditioning:
+        found = encode(of.text_encoder, [captions[i] for i in rows], job.given.clip_skip)
+        scale = (
+            None
+            if job.net_scale is None
+            else torch.full((len(rows),), job.net_scale, device=job.draws.device)
+        )
+        reads = "guidance_scale" in of.backbone.supports
+        return replace(found, concat=concat, guidance=scale if reads else None)
 
-    net, cond = wrap(own.backbone), conditioning(job.prompts, own.text_encoder)
+    net, cond = wrap(own.backbone), conditioning(job.prompts, own)
     uncond = other = None
     if job.scale != 1.0 and job.guidance.needs_uncond and not cond.is_empty:
-        uncond = Branch(net, conditioning(job.negatives, own.text_encoder))
+        uncond = Branch(net, conditioning(job.negatives, own))
     if job.scale != 1.0 and weak is not None:
         captions = job.negatives if job.given.negative_prompt else job.prompts
-        other = Branch(wrap(weak.backbone), conditioning(captions, weak.text_encoder))
+        other = Branch(wrap(weak.backbone), conditioning(captions, weak))
     return Branches(Branch(net, cond), uncond, other)

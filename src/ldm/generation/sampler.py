@@ -43,7 +43,7 @@ class Sampler:
         diffusion: noise schedule and prediction type.
         defaults: the model's settings: "scheduler", "timesteps", "num_inference_steps" and "guidance_scale",
             perhaps "guidance", "thresholding" and "noise".
-        image_size: height and width of images unless others are given.
+        image_size: height and width of images unless others are given: one number, or both.
         caption_dropout: with which the model was trained; None where that is unknown.
         weak: a weaker model of the same latents, for autoguidance.
         device: that the nets are on.
@@ -55,7 +55,7 @@ class Sampler:
     own: Denoiser
     diffusion: Diffusion
     defaults: Mapping[str, Any]
-    image_size: int
+    image_size: int | Sequence[int]
     caption_dropout: float | None = None
     weak: Denoiser | None = None
     device: torch.device = CPU
@@ -68,13 +68,20 @@ class Sampler:
         text_encoder = self.own.text_encoder
         return text_encoder.context_dim is None and text_encoder.pooled_dim is None
 
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """Height and width of images unless others are given."""
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return height, width
+
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """Channels, height and width of the latents of an image.
 
         Raises: ValueError for a size that the nets cannot make, naming the nearest one they can.
         """
         autoencoder, fixed = self.codec.autoencoder, self.own.backbone.position_size
-        factor, default = autoencoder.downscale, self.image_size
+        factor, (default_height, default_width) = autoencoder.downscale, self.default_size
         for name, size in (("height", height), ("width", width)):
             if size is None:
                 continue
@@ -83,7 +90,11 @@ class Sampler:
             if size <= 0 or size % factor:
                 nearest = max(round(size / factor), 1) * factor
                 raise UserError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")
-        return autoencoder.latent_channels, (height or default) // factor, (width or default) // factor
+        return (
+            autoencoder.latent_channels,
+            (height or default_height) // factor,
+            (width or default_width) // factor,
+        )
 
     def prepare(
         self,
@@ -107,6 +118,8 @@ class Sampler:
         run = steps_to_run(strength, len(grid) - 1)
         rule: Guidance = given.guidance or own.get("guidance") or CFG()
         scale = float(own["guidance_scale"] if given.guidance_scale is None else given.guidance_scale)
+        net_scale = scale if "guidance_scale" in self.own.backbone.supports else None
+        scale = scale if net_scale is None else 1.0
         check_guidance(rule, scale, self.own.backbone, self.caption_dropout, weak=self.weak is not None)
         check_thresholding(given.thresholding, self.codec.autoencoder)
         return Job(
@@ -114,6 +127,7 @@ class Sampler:
             negatives=as_negatives(given.negative_prompt, prompts, each),
             guidance=rule,
             scale=scale,
+            net_scale=net_scale,
             scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
             thresholding=given.thresholding or own.get("thresholding"),
             noise=given.noise or own.get("noise") or "independent",
@@ -168,8 +182,7 @@ class Sampler:
             seed: of the draws.
         """
         count = captions if isinstance(captions, int) else len(captions)
-        size = self.image_size
-        images = torch.zeros(count, 3, size, size, dtype=torch.uint8, device=self.device)
+        images = torch.zeros(count, 3, *self.default_size, dtype=torch.uint8, device=self.device)
         for part, counts in self.workers.share(-(-count // PART)):
             rows = range(count)[part * PART : (part + 1) * PART]
             given = Settings(seed=seed, numbers=rows, batch_size=PART)

@@ -1,5 +1,6 @@
 """The text tower of CLIP (Radford et al. 2021, arXiv:2103.00020), as Stable Diffusion uses it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.text_encoder import BaseTextEncoder
-from ldm.models.tokenizer import CLIP_VOCABULARY, END_OF_TEXT, tokenize
+from ldm.models.tokenizer import CLIP_VOCABULARY, END_OF_TEXT, Added, tokenize
 from ldm.utils.errors import UserError
 
 
@@ -28,6 +29,8 @@ class ClipTextEncoder(BaseTextEncoder):
         pad_token: id that fills up short captions: 49,407 (SD 1.x) or 0 (SD 2.x).
         max_length: tokens per caption, start and end included; longer captions are cut.
         vocabulary_size: rows of the token table; those from 49,408 on belong to no token of CLIP's.
+        mlp_width: channels inside the layers' MLPs; None for four times the width.
+        added_tokens: tokens besides CLIP's, by name, with their rows in the table (textual inversion).
         model_name: open_clip's name of the model that has the weights `pretrained`.
         pretrained: open_clip's tag of the weights ("openai", ...), a file, or None for random weights. On the
             meta device nothing is fetched: the weights come from a checkpoint then.
@@ -50,6 +53,8 @@ class ClipTextEncoder(BaseTextEncoder):
         pad_token: int = END_OF_TEXT,
         max_length: int = 77,
         vocabulary_size: int = CLIP_VOCABULARY,
+        mlp_width: int | None = None,
+        added_tokens: Mapping[str, int] | None = None,
         model_name: str | None = None,
         pretrained: str | None = None,
         trainable: bool = False,
@@ -64,12 +69,14 @@ class ClipTextEncoder(BaseTextEncoder):
                 f"vocabulary_size must be at least {CLIP_VOCABULARY}, the number of CLIP's tokens, got "
                 f"{vocabulary_size}"
             )
+        self.added_tokens = _checked_tokens(added_tokens or {}, vocabulary_size)
         self.tower = TextTransformer(
             context_length=max_length,
             vocab_size=vocabulary_size,
             width=width,
             heads=num_heads,
             layers=layers,
+            mlp_ratio=4.0 if mlp_width is None else (mlp_width + 0.5) / width,  # which is rounded down
             output_dim=None,
             act_layer=QuickGELU if quick_gelu else nn.GELU,
         )
@@ -87,7 +94,7 @@ class ClipTextEncoder(BaseTextEncoder):
 
     def tokenize(self, captions: list[str]) -> Int[Tensor, "b l"]:
         """Token ids of the captions, start and end marked, padded with `pad_token`."""
-        ids = tokenize(captions, self.max_length, self.pad_token)
+        ids = tokenize(captions, self.max_length, self.pad_token, self.added_tokens)
         return ids.to(self.tower.positional_embedding.device)
 
     def encode(self, captions: list[str], clip_skip: int = 0) -> Conditioning:
@@ -109,6 +116,17 @@ class ClipTextEncoder(BaseTextEncoder):
             for block in tower.transformer.resblocks[: self.layers - clip_skip]:
                 h = block(h, attn_mask=causal)
             return Conditioning(tokens=tower.ln_final(h))
+
+
+def _checked_tokens(added: Mapping[str, int], vocabulary_size: int) -> Added:
+    """The added tokens, after checking that each has a row of its own behind CLIP's."""
+    for token, number in added.items():
+        if not token or not CLIP_VOCABULARY <= number < vocabulary_size:
+            raise UserError(
+                f"added_tokens must have rows in [{CLIP_VOCABULARY}, {vocabulary_size}), got {token!r} at "
+                f"{number}"
+            )
+    return tuple(added.items())
 
 
 def _check_model(model_name: str | None, pretrained: str, quick_gelu: bool) -> None:

@@ -1,6 +1,7 @@
 """CLIP's tokens: captions -> ids (Radford et al. 2021, arXiv:2103.00020, Sec. 2.4)."""
 
 import importlib.util
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,23 +37,57 @@ def clip_tokenizer() -> Any:
     return module.SimpleTokenizer()
 
 
-@lru_cache(maxsize=65_536)
-def _ids(caption: str, length: int, pad: int) -> Tensor:
+Added = tuple[tuple[str, int], ...]
+"""Tokens that were added to CLIP's, each with its id."""
+
+
+@lru_cache(maxsize=32)
+def _splitter(added: Added) -> tuple[re.Pattern[str], dict[str, list[int]]]:
+    """Pattern of the added tokens, longest first, and the ids of each: token, token_1, ... are one word."""
+    ids = {token.lower(): number for token, number in added}
+    names = "|".join(map(re.escape, sorted(ids, key=len, reverse=True)))
+    words = {}
+    for token, number in ids.items():
+        words[token] = [number]
+        while (further := ids.get(f"{token}_{len(words[token])}")) is not None:
+            words[token].append(further)
+    return re.compile(f"({names})"), words
+
+
+def encoded(caption: str, added: Added = ()) -> list[int]:
+    """Token ids of a caption, without start, end and padding.
+
+    Added tokens are found whatever their case, as by transformers; one that has further vectors, named with
+    _1, _2, ..., stands for all of them, as in diffusers' pipelines.
+    """
     tokenizer = clip_tokenizer()
-    kept = tokenizer.encode(caption)[: length - 2]
+    if not added:
+        return list(tokenizer.encode(caption))
+    pattern, words = _splitter(added)
+    found: list[int] = []
+    for part in pattern.split(caption.lower()):
+        found += words[part] if part in words else tokenizer.encode(part)
+    return found
+
+
+@lru_cache(maxsize=65_536)
+def _ids(caption: str, length: int, pad: int, added: Added) -> Tensor:
+    tokenizer = clip_tokenizer()
+    kept = encoded(caption, added)[: length - 2]
     ids = [tokenizer.sot_token_id, *kept, tokenizer.eot_token_id]
     return torch.tensor(ids + [pad] * (length - len(ids)), device="cpu")
 
 
-def tokenize(captions: list[str], length: int, pad: int) -> Int[Tensor, "b l"]:
+def tokenize(captions: list[str], length: int, pad: int, added: Added = ()) -> Int[Tensor, "b l"]:
     """Token ids of captions, start and end marked, cut or padded to a length.
 
     Args:
         captions: b captions.
         length: l, at least 2.
         pad: id of the padding: 0 (open_clip, SD 2.x) or `END_OF_TEXT` (SD 1.x).
+        added: tokens besides CLIP's.
     """
-    return torch.stack([_ids(caption, length, pad) for caption in captions])
+    return torch.stack([_ids(caption, length, pad, added) for caption in captions])
 
 
 def cut_off(caption: str, length: int) -> str:
