@@ -4,7 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from ldm.pipelines.fit import SETTINGS, check_input_channels, check_same_latents, check_settings
+from ldm.pipelines.fit import (
+    SETTINGS,
+    check_complete,
+    check_input_channels,
+    check_same_latents,
+    check_settings,
+)
 from ldm.utils.errors import UserError
 
 COMPLETE = {"diffusion": {}, "sampling": dict.fromkeys(SETTINGS), "image_size": 8}
@@ -42,3 +48,19 @@ def test_two_nets_of_other_latents_are_refused():
     check_same_latents("weak", own, own)
     with pytest.raises(UserError, match="weak is not for the same latents: in_channels 8, not 4"):
         check_same_latents("weak", own, SimpleNamespace(in_channels=8, position_size=None))
+
+
+def test_nets_of_other_families_get_no_advice_to_inpaint():
+    autoencoder = SimpleNamespace(latent_channels=4)
+    for channels, extra in ((5, 0), (8, 0), (8, 5)):
+        with pytest.raises(UserError, match=f"{channels} input channels .* not supported") as error:
+            check_input_channels(autoencoder, SimpleNamespace(in_channels=channels), extra)
+        assert "inpaint" not in str(error.value).lower()
+
+
+def test_parts_that_a_checkpoint_lacks_are_named():
+    check_complete("a", ["autoencoder", "text_encoder", "backbone"])
+    with pytest.raises(UserError, match="a is no complete model: it has no text_encoder, backbone"):
+        check_complete("a", [])
+    with pytest.raises(UserError, match="a holds an autoencoder alone: give it as vae="):
+        check_complete("a", ["autoencoder"])

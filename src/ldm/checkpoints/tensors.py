@@ -174,8 +174,8 @@ def load_archive(path: Path) -> Any:
 
 
 def _loaded(path: Path, **options: Any) -> Any:
-    """An archive by `torch.load`; files from before torch 1.6 cannot be mapped, those of a wrong suffix are not."""
-    if path.suffix == ".safetensors":  # by which torch takes a path for such a file
+    """An archive by `torch.load`, mapped unless it is from before torch 1.6 or has a wrong suffix."""
+    if path.suffix == ".safetensors":  # torch would take the path for such a file
         with path.open("rb") as file:
             return torch.load(file, map_location="cpu", **options)
     try:

@@ -11,9 +11,9 @@ from torch import _utils
 # What torch writes for tensors: functions that build one from the bytes in the file, and nothing else.
 TENSORS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _utils._rebuild_tensor,  # type: ignore[attr-defined]
-    ("torch._utils", "_rebuild_tensor_v2"): _utils._rebuild_tensor_v2,  # type: ignore[attr-defined]
-    ("torch._utils", "_rebuild_parameter"): _utils._rebuild_parameter,  # type: ignore[attr-defined]
+    ("torch._utils", "_rebuild_tensor"): _utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): _utils._rebuild_parameter,
     ("torch", "Size"): torch.Size,
 }
 # No file of weights needs these; one that names them was made to run code.

@@ -24,7 +24,7 @@ from ldm.generation.job import Job, Latents, Watch
 from ldm.generation.progress import progress_bar
 from ldm.generation.prompts import warn_of_words
 from ldm.models.tiling import check_rows
-from ldm.pipelines.fit import check_same_latents, check_settings
+from ldm.pipelines.fit import check_complete, check_same_latents, check_settings
 from ldm.pipelines.images import to_pil
 from ldm.pipelines.parts import SamplerParts
 from ldm.pipelines.shipped import shipped_model
@@ -80,6 +80,8 @@ class Pipeline(SamplerParts):
         variant: str | None = None,
         prediction: str | None = None,
         ema: bool = True,
+        strict: bool = True,
+        vae: str | os.PathLike[str] | None = None,
         lora: str | os.PathLike[str] | None = None,
         lora_scale: float = 1.0,
         modules: str | os.PathLike[str] | None = None,
@@ -94,6 +96,8 @@ class Pipeline(SamplerParts):
             variant: of a folder's weights, such as "fp16".
             prediction: "eps" or "v", for original files of 2.x, which do not record it.
             ema: take the EMA weights where a checkpoint has both.
+            strict: refuse tensors that belong to no net, rather than leave them out with a warning.
+            vae: file, folder or hub id of an autoencoder in the place of the model's own.
             lora: a file of adapters to merge into the nets (`load_lora`).
             lora_scale: of the adapters.
             modules: folder of your own Python modules that the model names; code runs from nowhere else.
@@ -102,12 +106,19 @@ class Pipeline(SamplerParts):
         """
         if path is None:
             with shipped_model() as file:
-                return cls.from_pretrained(file, device=device, dtype=dtype, lora=lora, lora_scale=lora_scale)
+                own: dict[str, Any] = {"vae": vae, "lora": lora, "lora_scale": lora_scale}
+                return cls.from_pretrained(file, device=device, dtype=dtype, **own)
         device, dtype = pick_device(str(device)), as_dtype(dtype)
         with user_modules(modules):
-            loaded = load_model(path, device, dtype, variant=variant, prediction=prediction, ema=ema)
-            if missing := [name for name in COMPONENTS if name not in loaded.components]:
-                raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
+            how: dict[str, Any] = {
+                "variant": variant,
+                "prediction": prediction,
+                "ema": ema,
+                "strict": strict,
+                "vae": vae,
+            }
+            loaded = load_model(path, device, dtype, **how)
+            check_complete(path, loaded.components)
             made = cls(**loaded.components, config=loaded.config)
         made.to(device, dtype)
         return made if lora is None else made.load_lora(lora, lora_scale)
