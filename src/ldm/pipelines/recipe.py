@@ -14,7 +14,7 @@ from ldm.utils.image_io import save_png
 
 KEY = "ldm"
 FILES = ("image", "mask")
-MODELS = ("checkpoint", "weak_checkpoint", "lora")
+MODELS = ("checkpoint", "weak_checkpoint", "lora", "vae")
 ITEM = ("prompt", "negative_prompt", "seed", "number")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
 

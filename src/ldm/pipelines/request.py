@@ -26,7 +26,7 @@ CALL = (
     *("num_inference_steps", "guidance_scale", "eta", "noise", "clip_skip", "height", "width", "strength"),
     *("resample", "jump_length"),
 )
-READING = ("variant", "prediction", "ema", "dtype")
+READING = ("variant", "prediction", "ema", "strict", "vae", "dtype")
 MODEL = ("vae_slicing", "vae_tiling", "lora_scale")
 NODES = ("scheduler", "timesteps", "thresholding", "guidance")
 
@@ -65,7 +65,7 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
         checkpoint = request["checkpoint"] or stack.enter_context(shipped_model())
         hashes = digests(request, Path(checkpoint))
         check_digests(hashes, wanted or {})
-        options = {name: request[name] for name in READING}
+        options = {name: request[name] for name in READING if name in request}  # recipes may be older
         pipeline = KINDS[kind].from_pretrained(checkpoint, device=device, **options)
     if request.get("lora") is not None:
         pipeline.load_lora(request["lora"], request["lora_scale"])
