@@ -232,7 +232,7 @@ def test_a_part_that_is_missing_is_named_with_the_remedy(single: dict, tmp_path:
     for prefix, says in (
         ("first_stage_model.", r"has no autoencoder \(VAE, .*vae=FILE or FOLDER"),
         ("cond_stage_model.", r"has no text encoder \(cond_stage_model"),
-        ("model.", r"neither|alone"),
+        ("model.", r"has no U-Net \(model\.diffusion_model"),
     ):
         part = {k: v for k, v in single.items() if not k.startswith(prefix)}
         save_file(part, tmp_path / "part.safetensors")

@@ -15,7 +15,7 @@ from ldm.checkpoints.converter import write_checkpoint
 from ldm.checkpoints.tokenizer_files import tokenizer_of, write_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-ADDED = {"<cat-toy>": 49_408, "<cat-toy>_1": 49_409, "sks": 49_411}
+ADDED = {"<cat-toy>": 49_408, "<cat-toy>_1": 49_409, "sks": 49_410}
 NODE = {"pad_token": 0, "max_length": 77}
 
 

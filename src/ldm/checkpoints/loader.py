@@ -158,6 +158,8 @@ def _of_files(path: Path, stack: ExitStack, reading: Reading) -> Source:
         config = original.config_of(files.shapes, files.metadata, reading.prediction, reading.given)
         return _single(path, config, files, in_single_file)
     check_family(files.shapes)
+    if any(name.startswith("cond_stage_model.") for name in files.shapes):
+        raise UserError("it has no U-Net (model.diffusion_model.*): give a file of the whole model")
     if spelling := spelling_in(files.shapes):
         return replacement(autoencoder_source(path, files, spelling), None)
     if part := part_of(files.shapes):
