@@ -98,7 +98,7 @@ def _same(given: Any, value: Any) -> bool:
 
 
 def one_of(what: str, key: str, value: Any, allowed: Mapping[Any, Any]) -> Any:
-    """What a value stands for.
+    """The meaning of a value.
 
     Raises: ValueError naming the allowed ones for any other.
     """

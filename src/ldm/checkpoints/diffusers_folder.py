@@ -92,11 +92,9 @@ def folder_source(path: Path, stack: ExitStack, variant: str | None, given: Coll
         variant: of the weights, such as "fp16"; None: see `load_model`.
         given: components that come from elsewhere, and have no node unless the folder has them.
 
-    Raises: FileNotFoundError; ValueError for another family, a part that is missing, or options that our nets
-        do not have.
+    Raises: FileNotFoundError; ValueError for what is foreign or missing.
     """
-    index = read_json(path / INDEX)
-    check_pipeline(index)
+    check_pipeline(index := read_json(path / INDEX))
     present = _present(path, given)
     unet = read_json(path / "unet" / "config.json")
     backbone = words.backbone_node(unet)
@@ -109,8 +107,7 @@ def folder_source(path: Path, stack: ExitStack, variant: str | None, given: Coll
         path / "tokenizer", text["vocab_size"]
     )
     diffusion, sampling = diffusion_nodes(_scheduler(path, index))
-    if "guidance_dim" in backbone:
-        sampling["guidance_scale"] = words.READ_SCALE
+    sampling |= {"guidance_scale": words.READ_SCALE} if "guidance_dim" in backbone else {}
     files = {
         component: stack.enter_context(TensorFiles(weights_of(path / FOLDERS[component], component, variant)))
         for component in present

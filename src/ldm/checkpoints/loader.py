@@ -40,7 +40,7 @@ HUB_VAE_FILES = ("*config.json", "model_index.json", "*diffusion_pytorch_model*"
 
 
 class Reading(NamedTuple):
-    """How a checkpoint is read.
+    """Options of reading a checkpoint.
 
     Attributes:
         variant: of a folder's weights.
@@ -71,9 +71,8 @@ def load_model(
     """Reads a model. Nothing but classes and functions of `ldm` is called, whatever the file names.
 
     Args:
-        path: a `.safetensors` of ours, a folder of diffusers, an original single file, a file or folder of an
-            autoencoder alone, a training checkpoint of ours or a folder of them (the newest), or a hub id
-            "owner/name"; the content decides which.
+        path: a file of ours, a folder of diffusers, an original single file, an autoencoder alone, a training
+            checkpoint or a folder of them (the newest), or a hub id "owner/name"; the content decides which.
         device: to put it on.
         dtype: of the floating-point weights; None keeps those of the file.
         variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.
@@ -84,8 +83,7 @@ def load_model(
         lora: file of adapters to merge into it, times `lora_scale` (`ldm.checkpoints.lora.merge_lora`).
         lora_scale: 1 adds them as they were trained.
 
-    Raises: FileNotFoundError; ValueError if the file is truncated, foreign, names a target outside `ldm`, or
-        if its weights do not fit its config (all tensors are listed).
+    Raises: FileNotFoundError; ValueError for a file that is foreign, not whole or does not fit its config.
     """
     found = found_at(path)
     with ExitStack() as stack:
@@ -96,15 +94,20 @@ def load_model(
             raise UserError(f"{path}: its config lacks or garbles {error}") from error
         given: dict[str, nn.Module] = {}
         if vae is not None:
-            source, own = without_autoencoder(source)
-            part = replacement(_vae_source(vae, stack, Reading(variant, None, ema)), own)
+            source, part = _with_vae(source, _vae_source(vae, stack, Reading(variant, None, ema)))
             given = assemble(part, device, dtype).components
-            source = replace(source, config=source.config | part.config)
         model = assemble(source, device, dtype, unchanged(source, device, dtype) | given)
     merge(model, {Place("backbone", f"{name}.weight"): u for name, u in source.updates.items()}, 1.0)
     if lora is not None:
         merge_lora(model, Path(lora), lora_scale)
     return model
+
+
+def _with_vae(source: Source, vae: Source) -> tuple[Source, Source]:
+    """A source without its autoencoder, with the config of another, and that one alone."""
+    source, own = without_autoencoder(source)
+    part = replacement(vae, own)
+    return replace(source, config=source.config | part.config), part
 
 
 def unchanged(source: Source, device: str | torch.device, dtype: torch.dtype | None) -> dict[str, nn.Module]:

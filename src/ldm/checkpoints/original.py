@@ -195,8 +195,7 @@ def config_of(
         prediction: "eps" or "v"; None: what the file records. 1.x predicts eps.
         given: parts that come from elsewhere, and have no node unless the file has them.
 
-    Raises: ValueError if a part is missing, or a tensor that shows the architecture; if a 2.x file does not
-        record what it predicts; for a model of another family.
+    Raises: ValueError if something is missing, or for a model of another family.
     """
     check_family(shapes)
     _check_parts(shapes, given)
@@ -214,17 +213,15 @@ def config_of(
             "prediction must be given for a file of Stable Diffusion 2.x, which does not record it: eps "
             "(512 pixels, base) or v (768 pixels)"
         )
-    recorded = recorded or "eps"
-    if recorded not in PREDICTIONS:
+    if (recorded := recorded or "eps") not in PREDICTIONS:
         raise UserError(f"prediction must be one of {list(PREDICTIONS)}, got {recorded!r}")
-    large = recorded == "v" and not text["quick_gelu"]
     return {
         **autoencoder,
         "text_encoder": text,
         "backbone": backbone,
         "diffusion": diffusion_node(SCHEDULE, PREDICTIONS[recorded]),
         "sampling": _sampling(backbone),
-        "image_size": image_size_of(metadata) or (768 if large else 512),
+        "image_size": image_size_of(metadata) or (768 if recorded == "v" and not text["quick_gelu"] else 512),
         "caption_dropout": 0.1,
     }
 

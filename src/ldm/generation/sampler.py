@@ -118,8 +118,8 @@ class Sampler:
         run = steps_to_run(strength, len(grid) - 1)
         rule: Guidance = given.guidance or own.get("guidance") or CFG()
         scale = float(own["guidance_scale"] if given.guidance_scale is None else given.guidance_scale)
-        net_scale = scale if "guidance_scale" in self.own.backbone.supports else None
-        scale = scale if net_scale is None else 1.0
+        reads = "guidance_scale" in self.own.backbone.supports
+        net_scale, scale = (scale, 1.0) if reads else (None, scale)
         check_guidance(rule, scale, self.own.backbone, self.caption_dropout, weak=self.weak is not None)
         check_thresholding(given.thresholding, self.codec.autoencoder)
         return Job(
