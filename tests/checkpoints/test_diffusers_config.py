@@ -1,5 +1,6 @@
 """The configs that Stable Diffusion was published with are our YAMLs, and lead back to themselves."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +71,6 @@ TEXT_2 = TEXT_1 | {
     "num_attention_heads": 16,
     "num_hidden_layers": 23,
 }
-PNDM: dict[str, Any] = {
-    "_class_name": "PNDMScheduler",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-    "clip_sample": False,
-}
 
 
 def ours(group: str, name: str, node: dict[str, Any]) -> dict[str, Any]:
@@ -121,69 +110,6 @@ def test_published_text_encoders_are_our_yamls_and_lead_back(name: str, given: d
     assert words.text_encoder_node(back, pad_token=1)["pad_token"] == 1
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_the_published_scheduler_is_sampled_by_ddim_on_its_grid(prediction: str):
-    diffusion, sampling = words.diffusion_nodes(PNDM | {"prediction_type": prediction})
-    assert diffusion["schedule"]["_target_"] == "ldm.diffusion.schedule.scaled_linear"
-    assert sampling["timesteps"] == {
-        "_target_": "ldm.diffusion.timesteps.leading",
-        "_partial_": True,
-        "final": 0.0,  # set_alpha_to_one=False: the last step ends at the first time of the table
-        "offset": 1,
-    }
-    assert sampling["thresholding"] is None
-    back = words.scheduler_json(diffusion, sampling)
-    assert back["prediction_type"] == prediction
-    assert words.diffusion_nodes(back) == (diffusion, sampling)
-
-
-@pytest.mark.parametrize(
-    "scheduler",
-    [
-        {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing", "clip_sample": False},
-        {"beta_schedule": "linear", "clip_sample": True, "clip_sample_range": 2.0},
-        {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
-        {"timestep_spacing": "linspace", "prediction_type": "sample"},
-    ],
-)
-def test_other_schedulers_lead_there_and_back(scheduler: dict[str, Any]):
-    nodes = words.diffusion_nodes(scheduler)
-    assert words.diffusion_nodes(words.scheduler_json(*nodes)) == nodes
-
-
-def nodes_with(**changes: Any) -> tuple[Any, Any]:
-    diffusion, sampling = words.diffusion_nodes(PNDM)
-    return diffusion | changes.pop("diffusion", {}), sampling | changes
-
-
-@pytest.mark.parametrize(
-    ("diffusion", "says"),
-    [
-        (
-            {"schedule": {"_target_": "ldm.diffusion.continuous.FlowMatching"}},
-            "schedule of the folder must be",
-        ),
-        (
-            {"prediction": {"_target_": "ldm.diffusion.prediction.FlowVelocity"}},
-            "prediction of the folder must",
-        ),
-    ],
-)
-def test_a_diffusion_without_words_is_refused(diffusion: Any, says: str):
-    with pytest.raises(ValueError, match=says):
-        words.scheduler_json(*nodes_with(diffusion=diffusion))
-
-
-def test_sampling_settings_without_words_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture):
-    karras = {"_target_": "ldm.diffusion.level_grids.karras", "_partial_": True}
-    written = words.scheduler_json(
-        *nodes_with(timesteps=karras, thresholding={"_target_": "ldm.diffusion.thresholding.Dynamic"})
-    )
-    assert (written["timestep_spacing"], written["clip_sample"]) == ("trailing", False)
-    assert "karras" in caplog.text
-    assert "Dynamic" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("make", "given", "says"),
     [
@@ -192,13 +118,115 @@ def test_sampling_settings_without_words_are_left_out_with_a_warning(caplog: pyt
         (words.backbone_node, UNET_1 | {"cross_attention_dim": [1, 2]}, "must be one number"),
         (words.autoencoder_node, VAE | {"out_channels": 6}, "out_channels of the vae must equal"),
         (words.text_encoder_node, TEXT_1 | {"hidden_act": "relu"}, "hidden_act of the text encoder"),
-        (words.diffusion_nodes, PNDM | {"beta_schedule": "sigmoid"}, "beta_schedule of the scheduler"),
-        (words.diffusion_nodes, PNDM | {"prediction_type": "flow"}, "prediction_type of the scheduler"),
+        (
+            words.backbone_node,
+            UNET_1 | {"time_embedding_dim": 512},
+            "time_embedding_dim of the unet must be 1280",
+        ),
+        (
+            words.backbone_node,
+            UNET_1 | {"only_cross_attention": [False, True]},
+            "only_cross_attention of the",
+        ),
+        (words.backbone_node, UNET_1 | {"norm_num_groups": None}, "norm_num_groups of the unet must be"),
+        (words.backbone_node, UNET_1 | {"_class_name": "UNet2DModel"}, "must be a UNet2DConditionModel"),
+        (words.autoencoder_node, VAE | {"_class_name": "AutoencoderTiny"}, "must be a AutoencoderKL"),
+        (words.autoencoder_node, VAE | {"latents_mean": [0.0, 0.1, 0.0, 0.0]}, "latents_mean of the vae"),
+        (words.autoencoder_node, VAE | {"shift_factor": 0.1}, "shift_factor of the vae"),
     ],
 )
 def test_what_our_nets_do_not_have_is_named(make: Any, given: dict[str, Any], says: str):
     with pytest.raises(ValueError, match=says):
         make(given)
+
+
+SPELLINGS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+    (words.backbone_node, UNET_1, {"only_cross_attention": [False] * 4, "dual_cross_attention": None}),
+    (words.backbone_node, UNET_1, {"time_embedding_dim": 1280, "class_embed_type": None}),
+    (words.backbone_node, UNET_1, {"mid_block_only_cross_attention": None, "mid_block_scale_factor": 1.0}),
+    (words.backbone_node, UNET_1, {"layers_per_block": [2, 2, 2, 2], "cross_attention_dim": [768] * 4}),
+    (words.backbone_node, UNET_1, {"transformer_layers_per_block": [1, 1, 1, 1], "dropout": None}),
+    (words.backbone_node, UNET_1, {"act_fn": "swish", "conv_in_kernel": [3, 3], "norm_eps": 0.00001}),
+    (words.backbone_node, UNET_1, {"upcast_attention": True, "num_attention_heads": None}),
+    (words.autoencoder_node, VAE, {"shift_factor": 0.0, "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}),
+    (words.autoencoder_node, VAE, {"force_upcast": False, "use_quant_conv": True, "act_fn": "swish"}),
+    (words.text_encoder_node, TEXT_1, {"layer_norm_eps": 0.00001, "projection_dim": 512, "bos_token_id": 3}),
+]
+
+
+@pytest.mark.parametrize(("make", "given", "change"), SPELLINGS)
+def test_other_spellings_of_a_value_change_nothing(make: Any, given: dict[str, Any], change: dict[str, Any]):
+    assert make(given | change) == make(given)
+
+
+def test_fields_that_are_left_out_have_the_values_of_diffusers():
+    for make, given, fields in (
+        (words.backbone_node, UNET_1, ["in_channels", "out_channels", "norm_num_groups", "layers_per_block"]),
+        (words.autoencoder_node, VAE, ["in_channels", "out_channels", "latent_channels", "norm_num_groups"]),
+        (words.text_encoder_node, TEXT_1, ["max_position_embeddings", "vocab_size", "hidden_act"]),
+    ):
+        assert make({key: value for key, value in given.items() if key not in fields}) == make(given)
+
+
+def test_the_text_config_of_a_whole_clip_is_read():
+    assert words.text_encoder_node({"text_config": TEXT_2, "projection_dim": 7}) == words.text_encoder_node(
+        TEXT_2
+    )
+
+
+@pytest.mark.parametrize("width", [64, 1000, 3073, 4096])
+def test_the_width_of_the_mlp_is_any(width: int):
+    node = words.text_encoder_node(TEXT_1 | {"intermediate_size": width})
+    assert node["mlp_width"] == width
+    assert words.text_encoder_json(node)["intermediate_size"] == width
+
+
+@pytest.mark.parametrize(
+    ("latents", "pixels"), [(64, 512), ([96, 64], [768, 512]), ([64, 64], 512), (None, 512)]
+)
+def test_latents_may_be_rectangular(latents: Any, pixels: Any):
+    assert words.image_size(latents, 8) == pixels
+    if latents is not None:
+        assert words.image_size(words.sample_size(pixels, 8), 8) == pixels
+
+
+@pytest.mark.parametrize("latents", [[64], [64, 64, 64], "64", [64, 0], 1.5])
+def test_a_size_of_another_kind_is_refused(latents: Any):
+    with pytest.raises(ValueError, match="sample_size of the unet must be one number or two"):
+        words.image_size(latents, 8)
+
+
+def test_a_net_that_reads_the_guidance_scale_leads_there_and_back():
+    node = words.backbone_node(UNET_1 | {"time_cond_proj_dim": 256})
+    assert node["guidance_dim"] == 256
+    back = words.backbone_json(node, 512, 8)
+    assert back["time_cond_proj_dim"] == 256
+    assert words.backbone_node(back) == node
+
+
+# Fields of diffusers' classes that change no result of ours: precision, training, other options' details.
+IDLE = {
+    "unet": {"upcast_attention", "addition_time_embed_dim", "addition_embed_type_num_heads"}
+    | {"projection_class_embeddings_input_dim"},
+    "vae": {"sample_size", "force_upcast"},
+}
+READ = {
+    "unet": {"sample_size", "time_cond_proj_dim", "time_embedding_dim", "use_linear_projection", "dropout"}
+    | {"transformer_layers_per_block", "cross_attention_dim", "attention_head_dim", "num_attention_heads"}
+    | {"block_out_channels", "down_block_types", "up_block_types"},
+    "vae": {"block_out_channels", "down_block_types", "up_block_types"},
+}
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_every_field_of_the_reference_is_read_fixed_or_idle(part: str):
+    diffusers = pytest.importorskip("diffusers")
+    kind = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}[part]
+    known = {"unet": words.UNET_FIXED | words.UNET_DEFAULTS, "vae": words.VAE_FIXED | words.VAE_DEFAULTS}[
+        part
+    ]
+    fields = set(inspect.signature(kind.__init__).parameters) - {"self"}
+    assert fields == known.keys() | READ[part] | IDLE[part]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Folders of diffusers in all the forms they have on disks; what is missing there is named."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -142,3 +143,92 @@ def test_query_key_and_value_are_split_where_they_are_apart():
     assert list(parts) == ["q", "k", "v", "b"]
     assert parts["k"].tolist() == [[4.0, 5.0], [6.0, 7.0]]
     assert all(part.is_contiguous() for part in parts.values())
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_folder_of_another_family_is_named(folder: Path):
+    edit(folder / "model_index.json", _class_name="StableDiffusionXLPipeline")
+    with pytest.raises(ValueError, match=r"folder: this is a StableDiffusionXLPipeline, SDXL"):
+        load_model(folder)
+
+
+def test_other_numbers_of_input_channels_are_refused_by_name(folder: Path):
+    for channels, family in ((5, "depth"), (8, "InstructPix2Pix")):
+        edit(folder / "unet/config.json", in_channels=channels)
+        with pytest.raises(ValueError, match=f"{channels} input channels .*{family}"):
+            load_model(folder)
+
+
+@pytest.mark.parametrize(("part", "says"), [("unet", "no folder unet"), ("vae", "no folder vae.*vae=FILE")])
+def test_a_part_that_is_missing_is_named(part: str, says: str, folder: Path):
+    shutil.rmtree(folder / part)
+    with pytest.raises(ValueError, match=says):
+        load_model(folder)
+
+
+def test_folders_that_hold_no_pipeline_say_what_to_give(folder: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"holds a UNet2DConditionModel alone: give .*folder"):
+        load_model(folder / "unet")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model.ckpt").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"has no model_index\.json: give one of its files \(model\.ckpt\)"):
+        load_model(other)
+    (other / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds low-rank adapters: give it as lora="):
+        load_model(other)
+    (other / "adapter_config.json").unlink()
+    (other / "archive").mkdir()
+    (other / "archive" / "data.pkl").write_bytes(b"x")
+    with pytest.raises(ValueError, match="a checkpoint of torch that was unpacked"):
+        load_model(other)
+
+
+def test_a_rectangular_size_is_that_of_the_images(folder: Path, tmp_path: Path):
+    edit(folder / "unet/config.json", sample_size=[48, 64])
+    model = load_model(folder)
+    factor = model.components["autoencoder"].downscale
+    assert model.config["image_size"] == [48 * factor, 64 * factor]
+    write_checkpoint(model, tmp_path / "again", "diffusers")
+    assert load_model(tmp_path / "again").config == model.config
+
+
+def test_the_index_names_the_scheduler_where_its_config_does_not(folder: Path):
+    path = folder / "scheduler/scheduler_config.json"
+    config = {k: v for k, v in json.loads(path.read_text()).items() if k != "_class_name"}
+    path.write_text(json.dumps(config | {"set_alpha_to_one": False}))
+    edit(folder / "model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"])
+    assert load_model(folder).config["sampling"]["timesteps"]["final"] == -1.0
+
+
+def test_the_rest_of_clip_is_left_out(weights: ModuleType, folder: Path, model: LoadedModel):
+    path = folder / "text_encoder/model.safetensors"
+    state = load_file(path)
+    rest = {"logit_scale": torch.ones(()), "text_projection.weight": torch.ones(2, 2)}
+    rest |= {"vision_model.embeddings.class_embedding": torch.ones(2)}
+    rest |= {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    save_file(state | rest, path)
+    assert weights.identical(weights.states(load_model(folder)), weights.states(model))
+    save_file(state | {"surprise.weight": torch.ones(2)}, path)
+    with pytest.raises(ValueError, match=r"unexpected surprise\.weight"):
+        load_model(folder)
+    assert weights.identical(weights.states(load_model(folder, strict=False)), weights.states(model))
+
+
+def test_a_distilled_net_has_the_settings_of_its_paper(folder: Path, tmp_path: Path):
+    edit(folder / "unet/config.json", time_cond_proj_dim=16)
+    edit(folder / "scheduler/scheduler_config.json", _class_name="LCMScheduler")
+    state = load_file(folder / f"{UNET}.safetensors")
+    width = len(state["time_embedding.linear_1.weight"]) // 4
+    extra = {"time_embedding.cond_proj.weight": torch.randn(width, 16)}
+    save_file(state | extra, folder / f"{UNET}.safetensors")
+    model = load_model(folder)
+    sampling = model.config["sampling"]
+    assert (sampling["num_inference_steps"], sampling["guidance_scale"]) == (4, 8.5)
+    assert torch.equal(model.components["backbone"].guidance_embed.weight, next(iter(extra.values())))
+    for target, format in (("again", "diffusers"), ("one.safetensors", "original")):
+        write_checkpoint(model, tmp_path / target, format)
+        assert load_model(tmp_path / target).components["backbone"].guidance_dim == 16

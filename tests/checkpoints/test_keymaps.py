@@ -11,6 +11,13 @@ from ldm.checkpoints.names import unused
 def test_statistics_of_training_belong_to_no_component():
     assert unused("model_ema.decay")
     assert unused("betas")
+    for name in ("transformer.text_model.embeddings.position_ids", "transformer.text_projection.weight"):
+        assert unused(f"cond_stage_model.{name}")
+    for name in ("logit_scale", "model.logit_scale", "transformer.logit_scale", "model.text_projection"):
+        assert unused(f"cond_stage_model.{name}")
+    for name in ("embedding_manager.string_to_param_dict.*", "global_step", "first_stage_model.loss.logvar"):
+        assert unused(name)
+    assert not unused("control_model.time_embed.0.weight")
     assert not unused("model.diffusion_model.out.2.bias")
     assert not unused("first_stage_model.surprise")
 

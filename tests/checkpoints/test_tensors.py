@@ -102,13 +102,13 @@ def test_a_lying_header_is_one_clear_error(header: bytes, tmp_path: Path):
         TensorFiles([path])
 
 
-def test_a_file_of_another_kind_under_a_wrong_name(tmp_path: Path):
-    save_file({"w": torch.zeros(2)}, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=r"a\.ckpt"):
-        TensorFiles([tmp_path / "a.ckpt"])
-    torch.save({"w": torch.zeros(2)}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="is not a whole safetensors file"):
-        TensorFiles([tmp_path / "a.safetensors"])
+def test_the_content_decides_and_not_the_suffix(tmp_path: Path):
+    save_file({"w": torch.arange(2)}, tmp_path / "a.ckpt", {"x": "1"})
+    torch.save({"w": torch.arange(2)}, tmp_path / "a.safetensors")
+    for name, metadata in (("a.ckpt", {"x": "1"}), ("a.safetensors", {})):
+        with TensorFiles([tmp_path / name]) as files:
+            assert torch.equal(files.get("w"), torch.arange(2))
+            assert files.metadata == metadata
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ldm.checkpoints import load_model, save_model
 from ldm.checkpoints.converter import write_checkpoint
@@ -83,3 +84,18 @@ def test_keys_named_as_groups_of_training_are_keys_here(stable_diffusion, tmp_pa
     assert main([*ways, "prediction=v", "ema=false"]) == 0
     config = json.loads(TensorFiles([Path("b.safetensors")]).metadata["config"])
     assert config["diffusion"]["prediction"]["_target_"].endswith("Velocity")
+
+
+def test_another_autoencoder_is_taken_and_foreign_tensors_are_left_out_on_request(model, capsys):
+    write_checkpoint(model, Path("folder"), "diffusers")
+    vae = load_file("folder/vae/diffusion_pytorch_model.safetensors")
+    save_file({name: value + 1 for name, value in vae.items()}, "vae.safetensors")
+    assert main(["input=folder", "output=b.safetensors", "vae=vae.safetensors"]) == 0
+    weight = load_model("b.safetensors").components["autoencoder"].quant_conv.weight
+    assert torch.equal(weight, model.components["autoencoder"].quant_conv.weight + 1)
+    assert main(["input=folder", "output=c.safetensors", "vae=absent.safetensors"]) == 2
+    assert "vae: no model file at absent.safetensors" in capsys.readouterr().err
+    save_file(vae | {"surprise.weight": torch.ones(2)}, "folder/vae/diffusion_pytorch_model.safetensors")
+    assert main(["input=folder", "output=d.safetensors"]) == 2
+    assert "strict=false leaves these out" in capsys.readouterr().err
+    assert main(["input=folder", "output=d.safetensors", "strict=false"]) == 0

@@ -7,7 +7,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ldm.diffusion.timesteps import beta, check_grid, leading, linspace, trailing
+from ldm.diffusion.timesteps import beta, check_grid, distilled, leading, linspace, trailing
 
 CONF = Path(__file__).parents[2] / "conf" / "timesteps"
 GRIDS = {
@@ -112,3 +112,17 @@ def test_beta_of_one_is_uniform():
     )
     with pytest.raises(ValueError, match=r"a and b must be in \(0, 10\)"):
         beta(1000, 10, a=0.0)
+
+
+@pytest.mark.parametrize(("n", "times"), [(1, [999]), (4, [999, 759, 499, 259]), (2, [999, 499])])
+def test_times_of_distillation_are_those_of_the_authors(n, times):
+    """Golden values: diffusers' LCMScheduler."""
+    assert distilled(1000, n).tolist() == [*times, -1.0]
+    assert distilled(1000, 50)[:-1].tolist() == list(range(999, 0, -20))
+
+
+def test_more_steps_than_the_distillation_had_are_refused():
+    with pytest.raises(ValueError, match="num_inference_steps must be 1 to 50, got 51"):
+        distilled(1000, 51)
+    with pytest.raises(ValueError, match="original_steps must be 1 to 1000"):
+        distilled(1000, 4, original_steps=1001)

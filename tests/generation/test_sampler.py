@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ldm import Text2ImagePipeline
-from ldm.checkpoints.assemble import LoadedModel
+from ldm.checkpoints.assemble import LoadedModel, build_empty
 from ldm.diffusion.sampling import StopSampling
 from ldm.generation.conditioning import encode
 
@@ -76,3 +76,28 @@ def test_clip_skip_takes_an_earlier_layer(stable_diffusion: Callable[..., Loaded
 def layers(model: LoadedModel) -> int:
     number: int = model.config["text_encoder"]["layers"]
     return number
+
+
+def test_a_net_that_reads_the_guidance_scale_is_evaluated_once_a_step(
+    stable_diffusion: Callable[..., LoadedModel],
+):
+    model = stable_diffusion("sd1", 0, f8=True)
+    node = model.config["backbone"] | {"guidance_dim": 16}
+    net: Any = build_empty(node, "backbone")
+    shapes = {name: value.shape for name, value in net.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    state = {name: torch.randn(shape, generator=generator) / 30 for name, shape in shapes.items()}
+    net.load_state_dict(state, assign=True)
+    nets = model.components | {"backbone": net.requires_grad_(False).eval()}
+    pipeline = Text2ImagePipeline(**nets, config=model.config | {"backbone": node})
+    low, high = (pipeline("a cat", output="latent", **FAST | {"guidance_scale": w}) for w in (2.0, 8.0))
+    assert not torch.equal(low, high)
+    assert pipeline.net_evaluations == [4]
+
+
+def test_the_default_size_may_be_rectangular(pipeline: Text2ImagePipeline):
+    config = pipeline.config | {"image_size": [64, 128]}
+    wide = Text2ImagePipeline(pipeline.autoencoder, pipeline.text_encoder, pipeline.backbone, config=config)
+    latent = wide("a cat", output="latent", num_inference_steps=1)
+    assert latent.shape[2:] == (8, 16)
+    assert wide("a cat", output="latent", num_inference_steps=1, width=64).shape[2:] == (8, 8)

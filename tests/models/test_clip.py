@@ -126,3 +126,18 @@ def test_clip_reads_a_file_of_weights(clip: Any, tmp_path: Path):
         clip(model_name="ViT-L-14", pretrained=str(tmp_path / "other.pt"))
     with pytest.raises(ValueError, match=r"positional_embedding must be \(20, 16\), got \(77, 16\)"):
         clip(model_name="ViT-L-14", pretrained=path, max_length=20)
+
+
+@pytest.mark.parametrize("width", [1, 40, 63, 65])
+def test_the_mlp_has_the_width_that_is_asked_for(clip: Any, width: int):
+    encoder = clip(mlp_width=width)
+    assert encoder.tower.transformer.resblocks[0].mlp.c_fc.weight.shape == (width, 16)
+    assert clip().tower.transformer.resblocks[0].mlp.c_fc.weight.shape == (64, 16)
+
+
+def test_added_tokens_have_rows_of_their_own(clip: Any):
+    encoder = clip(vocabulary_size=49_410, added_tokens={"<toy>": 49_408, "<toy>_1": 49_409})
+    assert encoder.tokenize(["a <toy>"])[0, :5].tolist() == [49_406, 320, 49_408, 49_409, 49_407]
+    for number in (49_407, 49_410):
+        with pytest.raises(ValueError, match="added_tokens must have rows in"):
+            clip(vocabulary_size=49_410, added_tokens={"<toy>": number})

@@ -5,6 +5,7 @@ import pytest
 
 from ldm.models.tokenizer import (
     END_OF_TEXT,
+    added_words,
     clip_tokenizer,
     cut_off,
     decoded,
@@ -108,3 +109,25 @@ def test_a_word_of_letters_is_not_found_within_others():
 
 def test_ids_are_text_again():
     assert decoded([320, 1125, 539, 320, 2368]) == "a photo of a cat"
+
+
+ADDED = {"<cat-toy>": 49_408, "<Dog>": 49_409, "<dog>_1": 49_410, "<cat-toy>s": 49_411, "sks": 49_412}
+
+
+def encoded(caption: str) -> list[int]:
+    words = added_words(ADDED)
+    return [token for unit in units(caption, words, within=tuple(words)) for token in unit]
+
+
+def test_added_tokens_are_one_token_each_wherever_they_stand():
+    """Golden values: transformers 5 (without the expansion of several vectors)."""
+    assert encoded("a <cat-toy> backpack") == [320, 49_408, 14_894]
+    assert encoded("a <CAT-toy>, b") == [320, 49_408, 267, 321]
+    assert encoded("<cat-toy>s") == [49_411]
+    assert encoded("asks")[1] == 49_412
+    assert encoded("a cat") == [320, 2368]
+
+
+def test_a_token_of_several_vectors_stands_for_all_of_them():
+    assert encoded("x<dog>") == [343, 49_409, 49_410]
+    assert encoded("<dog>_1") == [49_410]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,16 @@ def test_missing_conditions_are_named():
         net(x_t, t, Conditioning(pooled=cond.pooled))
     with pytest.raises(ValueError, match=r"pooled_dim=3 needs a pooled condition, got none"):
         net(x_t, t, Conditioning(tokens=cond.tokens))
+
+
+def test_a_net_that_reads_the_guidance_scale_depends_on_it_and_needs_it():
+    torch.manual_seed(0)
+    net = UNet(**TINY, guidance_dim=8).eval()
+    torch.nn.init.normal_(net.conv_out.weight)
+    x_t, t, cond = inputs(net)
+    assert "guidance_scale" in net.supports
+    assert "guidance_scale" not in UNet(**TINY).supports
+    low, high = (net(x_t, t, replace(cond, guidance=torch.full((2,), w))) for w in (1.0, 8.0))
+    assert not torch.allclose(low, high)
+    with pytest.raises(ValueError, match="guidance_dim=8 needs the guidance scale, got none"):
+        net(x_t, t, cond)

@@ -129,3 +129,23 @@ def test_gradients_equal_those_of_diffusers(
     net(x_t, t, Conditioning(tokens=context)).square().sum().backward()
     theirs(x_t, t, context).sample.square().sum().backward()
     assert relative_error(net.conv_in.weight.grad, theirs.conv_in.weight.grad) <= 1e-4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_net_that_reads_the_guidance_scale_equals_diffusers(
+    seed: int, randomise: Callable[..., nn.Module], copy_weights: Callable[..., None], relative_error: Any
+) -> None:
+    """Latent consistency models; the embedding is that of diffusers' pipeline, at w - 1."""
+    ours, dim, scale = draw(seed, "cross"), 32 + seed, 1.0 + 3.5 * seed
+    options = {"cross_attention_dim": 5, "attention_head_dim": 2, "time_cond_proj_dim": dim}
+    theirs = diffusers.UNet2DConditionModel(**common(ours), **options)
+    net = UNet(**ours, context_dim=5, num_heads=2, guidance_dim=dim).eval()
+    copy_weights(randomise(theirs, seed), net, [(r"^time_embedding\.cond_proj", "guidance_embed"), *RENAMES])
+    x_t, t = inputs(ours, seed, odd=True)
+    context = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(seed))
+    embed = diffusers.StableDiffusionPipeline.get_guidance_scale_embedding
+    features = embed(None, torch.full((2,), scale - 1), embedding_dim=dim)
+    cond = Conditioning(tokens=context, guidance=torch.full((2,), scale))
+    with torch.no_grad():
+        expected = theirs(x_t, t, context, timestep_cond=features).sample
+        assert relative_error(net(x_t, t, cond), expected) <= 1e-5

@@ -50,7 +50,17 @@ def test_two_nets_of_other_latents_are_refused():
         check_same_latents("weak", own, SimpleNamespace(in_channels=8, position_size=None))
 
 
-def test_a_net_that_is_missing_is_named():
-    with pytest.raises(UserError, match="here is no complete model: it has no text_encoder, backbone"):
-        check_complete("here", {"autoencoder": 1})
-    check_complete("here", ["autoencoder", "text_encoder", "backbone"])
+def test_nets_of_other_families_get_no_advice_to_inpaint():
+    autoencoder = SimpleNamespace(latent_channels=4)
+    for channels, extra in ((5, 0), (8, 0), (8, 5)):
+        with pytest.raises(UserError, match=f"{channels} input channels .* not supported") as error:
+            check_input_channels(autoencoder, SimpleNamespace(in_channels=channels), extra)
+        assert "inpaint" not in str(error.value).lower()
+
+
+def test_parts_that_a_checkpoint_lacks_are_named():
+    check_complete("a", ["autoencoder", "text_encoder", "backbone"])
+    with pytest.raises(UserError, match="a is no complete model: it has no text_encoder, backbone"):
+        check_complete("a", [])
+    with pytest.raises(UserError, match="a holds an autoencoder alone: give it as vae="):
+        check_complete("a", ["autoencoder"])

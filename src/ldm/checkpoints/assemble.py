@@ -62,6 +62,7 @@ class Source:
         names: the names there.
         base: of a fine-tuned model, the checkpoint that has the components it did not change.
         updates: of a model with adapters, what they add to the layers of the base's backbone.
+        strict: refuse tensors in the files that belong to no net, rather than leave them out with a warning.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class Source:
     names: Names
     base: str | None = None
     updates: Mapping[str, Update] = field(default_factory=dict)
+    strict: bool = True
 
 
 def _waits_for_values(module: nn.Module) -> bool:
@@ -106,6 +108,8 @@ def _core(shape: Iterable[int]) -> tuple[int, ...]:
 def _compare(source: Source, wanted: Mapping[str, Mapping[str, tuple[int, ...]]]) -> None:
     """Raises MismatchError with all missing, unexpected and mis-shaped tensors, component by component.
 
+    Unexpected ones are left out with a warning unless the source is strict.
+
     Args:
         source: the files.
         wanted: component -> name in the files -> shape.
@@ -123,8 +127,13 @@ def _compare(source: Source, wanted: Mapping[str, Mapping[str, tuple[int, ...]]]
             lines += [f"{component}:", *(f"  {line}" for line in missing + other)]
     known = {name for shapes in wanted.values() for name in shapes}
     everything = {name: shape for files in source.files.values() for name, shape in files.shapes.items()}
-    extra = [f"  unexpected {name} {shape}" for name, shape in everything.items() if name not in known]
-    lines += ["besides:", *extra] if extra else []
+    extra = [f"unexpected {name} {shape}" for name, shape in everything.items() if name not in known]
+    if extra and source.strict:
+        lines += ["besides:", *(f"  {line}" for line in extra)]
+        if lines[0] == "besides:":  # nothing else is wrong
+            lines.append("strict=false leaves these out")
+    elif extra:
+        log.warning("%s: %d tensors are left out (strict): %s, ...", source.path, len(extra), extra[0])
     if lines:
         count = sum(line.startswith(" ") for line in lines)
         text = "\n  ".join(lines)

@@ -24,6 +24,7 @@ from ldm.checkpoints.rescale import with_scale
 from ldm.checkpoints.store import of_training
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.checkpoints.training import is_training_checkpoint, stored_updates
+from ldm.checkpoints.vae_shapes import SCALING_FACTOR
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
 
@@ -49,7 +50,7 @@ def convert_checkpoint(
         format: of the target, one of `FORMATS`; "lora": the adapters alone, of a training checkpoint of such.
         dtype: of the floating-point weights; None keeps theirs, bit for bit.
         overwrite: whether a file may be there; a folder must always be new or empty.
-        reading: `variant`, `prediction`, `ema`, `lora` and `lora_scale` of `load_model`.
+        reading: `variant`, `prediction`, `ema`, `strict`, `vae`, `lora` and `lora_scale` of `load_model`.
 
     Raises: FileExistsError; FileNotFoundError; ValueError if the model cannot be read or has no place in the
         format.
@@ -135,10 +136,10 @@ def write_checkpoint(model: LoadedModel, path: Path, format: str) -> None:
 def _as_original(model: LoadedModel) -> LoadedModel:
     """The same model with the scale of latents that an original file implies."""
     node = model.config["autoencoder"]
-    stays = node.get("scaling_factor") == original.SCALING_FACTOR and not node.get("shift_factor")
+    stays = node.get("scaling_factor") == SCALING_FACTOR and not node.get("shift_factor")
     if stays or node.get("patch_shortcut") or not node["_target_"].endswith(".AutoencoderKL"):
         return model
-    return with_scale(model, original.SCALING_FACTOR)
+    return with_scale(model, SCALING_FACTOR)
 
 
 def _write_original(path: Path, config: Mapping[str, Any], components: Mapping[str, nn.Module]) -> None:

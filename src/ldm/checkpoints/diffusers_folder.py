@@ -1,8 +1,7 @@
 """Folders of diffusers (`model_index.json`, a folder a component): read and written."""
 
-import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,21 @@ from torch import Tensor, nn
 
 from ldm.checkpoints import diffusers_config as words
 from ldm.checkpoints.assemble import Source
-from ldm.checkpoints.keymaps import DIFFUSERS, VAE_OLD_NAMES
-from ldm.checkpoints.names import theirs
+from ldm.checkpoints.diffusers_scheduler import diffusion_nodes, scheduler_json
+from ldm.checkpoints.families import check_channels, check_pipeline
+from ldm.checkpoints.keymaps import DIFFUSERS
+from ldm.checkpoints.names import theirs, vae_attention_name
 from ldm.checkpoints.tensors import TensorFiles, read_json
-from ldm.models.tokenizer import CLIP_VOCABULARY, vocabulary
+from ldm.checkpoints.tokenizer_files import tokenizer_of, write_json, write_tokenizer
+from ldm.utils.errors import UserError
 from ldm.utils.files import replacing_folder
 
 log = logging.getLogger(__name__)
 
 FOLDERS = {"backbone": "unet", "autoencoder": "vae", "text_encoder": "text_encoder"}
 INDEX = "model_index.json"
+SINGLE = (".safetensors", ".ckpt", ".pt", ".bin")
+LEVELS = 4  # of an autoencoder of Stable Diffusion: it divides height and width by 8
 
 
 def is_diffusers_folder(path: Path) -> bool:
@@ -36,7 +40,7 @@ def _stem(component: str, suffix: str) -> str:
     return "model" if suffix == "safetensors" else "pytorch_model"
 
 
-def _weights(folder: Path, component: str, variant: str | None) -> list[Path]:
+def weights_of(folder: Path, component: str, variant: str | None) -> list[Path]:
     """The files of a component's weights: safetensors before .bin, whole before sharded, plain before fp16.
 
     Raises: FileNotFoundError naming what was looked for.
@@ -57,48 +61,91 @@ def _weights(folder: Path, component: str, variant: str | None) -> list[Path]:
     raise FileNotFoundError(f"no weights {kind}in {folder}, where there is {there}")
 
 
-def _pad_token(folder: Path) -> int | None:
-    """The id of the tokenizer's padding; None if the tokenizer names none."""
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (folder / file).is_file():
-            token = read_json(folder / file).get("pad_token")
-            token = token.get("content") if isinstance(token, Mapping) else token
-            if isinstance(token, str) and token in (tokens := vocabulary()[0]):
-                return tokens[token]
-    return None
+def component_kind(folder: Path) -> str:
+    """The class that the config of a component's folder names; "" if it names none."""
+    path = folder / "config.json"
+    return str(read_json(path).get("_class_name", "")) if path.is_file() else ""
 
 
-def folder_source(path: Path, stack: ExitStack, variant: str | None) -> Source:
+def no_model_in(path: Path) -> str:
+    """Description of a folder that holds no pipeline of diffusers, with what to give instead."""
+    if kind := component_kind(path):
+        above = (
+            path.parent if is_diffusers_folder(path.parent) else "the folder of the pipeline that it is of"
+        )
+        return f"it holds a {kind} alone: give {above}"
+    if (path / "adapter_config.json").is_file() or list(path.glob("pytorch_lora_weights.*")):
+        return "it holds low-rank adapters: give it as lora="
+    if list(path.glob("data.pkl")) or list(path.glob("*/data.pkl")):
+        return "it is a checkpoint of torch that was unpacked: give the archive it was made from"
+    if files := sorted(p.name for p in path.iterdir() if p.suffix in SINGLE):
+        return f"it has no {INDEX}: give one of its files ({', '.join(files[:4])})"
+    return f"it has no {INDEX}"
+
+
+def folder_source(path: Path, stack: ExitStack, variant: str | None, given: Collection[str] = ()) -> Source:
     """Config, files and names of a folder of diffusers.
 
     Args:
         path: the folder.
         stack: keeps the files open.
         variant: of the weights, such as "fp16"; None: see `load_model`.
+        given: components that come from elsewhere, and have no node unless the folder has them.
 
-    Raises: FileNotFoundError; ValueError for options that our nets do not have.
+    Raises: FileNotFoundError; ValueError for what is foreign or missing.
     """
+    check_pipeline(index := read_json(path / INDEX))
+    present = _present(path, given)
     unet = read_json(path / "unet" / "config.json")
-    vae = words.autoencoder_node(read_json(path / "vae" / "config.json"))
+    backbone = words.backbone_node(unet)
+    nodes = {"backbone": backbone}
+    if "autoencoder" in present:
+        nodes["autoencoder"] = words.autoencoder_node(read_json(path / "vae" / "config.json"))
+        check_channels(backbone["in_channels"], nodes["autoencoder"]["latent_channels"])
     text = read_json(path / "text_encoder" / "config.json")
-    diffusion, sampling = words.diffusion_nodes(read_json(path / "scheduler" / "scheduler_config.json"))
-    downscale = 2 ** (len(vae["channels"]) - 1)
-    config = {
-        "autoencoder": vae,
-        "text_encoder": words.text_encoder_node(text, _pad_token(path / "tokenizer")),
-        "backbone": words.backbone_node(unet),
-        "diffusion": diffusion,
-        "sampling": sampling,
-        "image_size": (unet.get("sample_size") or 64) * downscale,
-        "caption_dropout": 0.1,
-    }
+    nodes["text_encoder"] = words.text_encoder_node(text) | tokenizer_of(
+        path / "tokenizer", text["vocab_size"]
+    )
+    diffusion, sampling = diffusion_nodes(_scheduler(path, index))
+    sampling |= {"guidance_scale": words.READ_SCALE} if "guidance_dim" in backbone else {}
     files = {
-        component: stack.enter_context(TensorFiles(_weights(path / name, component, variant)))
-        for component, name in FOLDERS.items()
+        component: stack.enter_context(TensorFiles(weights_of(path / FOLDERS[component], component, variant)))
+        for component in present
     }
     files["text_encoder"].rename(_text_name)
-    files["autoencoder"].rename(_vae_name)
+    if "autoencoder" in files:
+        files["autoencoder"].rename(lambda name: vae_attention_name(name, DIFFUSERS))
+    levels = len(nodes["autoencoder"]["channels"]) if "autoencoder" in nodes else LEVELS
+    config = {
+        **nodes,
+        "diffusion": diffusion,
+        "sampling": sampling,
+        "image_size": words.image_size(unet.get("sample_size"), 2 ** (levels - 1)),
+        "caption_dropout": 0.1,
+    }
     return Source(path=path, config=config, files=files, names=_names)
+
+
+def _present(path: Path, given: Collection[str]) -> list[str]:
+    """The components whose folders are there.
+
+    Raises: ValueError naming one that is missing.
+    """
+    present = [component for component, name in FOLDERS.items() if (path / name).is_dir()]
+    for component, name in FOLDERS.items():
+        if component not in present and component not in given:
+            remedy = ": vae=FILE or FOLDER adds one" if component == "autoencoder" else ""
+            there = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir())) or "none"
+            raise UserError(f"{path} has no folder {name}, among those there ({there}){remedy}")
+    return present
+
+
+def _scheduler(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of the scheduler, with the class that the index names where it names none."""
+    config = read_json(path / "scheduler" / "scheduler_config.json")
+    named = index.get("scheduler")
+    kind = named[1] if isinstance(named, list) and len(named) == 2 else None
+    return config if config.get("_class_name") or not kind else {**config, "_class_name": kind}
 
 
 def _names(component: str, node: dict[str, Any], keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -106,18 +153,10 @@ def _names(component: str, node: dict[str, Any], keys: Iterable[str]) -> dict[st
 
 
 def _text_name(name: str) -> str | None:
-    """Names of transformers before and since version 5; the positions' numbers are no weights."""
+    """Names of transformers before and since version 5; None for what is no weight of the text tower."""
     name = name.removeprefix("text_model.")
-    return None if name == "embeddings.position_ids" or name.startswith("text_projection.") else name
-
-
-def _vae_name(name: str) -> str:
-    """Names of the middle attention before diffusers 0.18."""
-    head, _, tail = name.rpartition(".")
-    place, _, last = head.rpartition(".")
-    if ".attentions." in place and last in VAE_OLD_NAMES:
-        return f"{place}.{VAE_OLD_NAMES[last]}.{tail}"
-    return name
+    other = name.startswith(("vision_model.", "visual_projection.", "text_projection."))
+    return None if other or name in ("embeddings.position_ids", "logit_scale") else name
 
 
 def write_folder(path: Path, config: Mapping[str, Any], components: Mapping[str, nn.Module]) -> None:
@@ -136,7 +175,7 @@ def write_folder(path: Path, config: Mapping[str, Any], components: Mapping[str,
         "autoencoder": words.autoencoder_json(config["autoencoder"], size),
         "text_encoder": words.text_encoder_json(config["text_encoder"]),
     }
-    scheduler = words.scheduler_json(config["diffusion"], config["sampling"])
+    scheduler = scheduler_json(config["diffusion"], config["sampling"])
     names = {
         component: theirs(component, config[component], list(module.state_dict()), DIFFUSERS)
         for component, module in components.items()
@@ -144,14 +183,14 @@ def write_folder(path: Path, config: Mapping[str, Any], components: Mapping[str,
     with replacing_folder(path) as folder:
         for component, module in components.items():
             place = folder / FOLDERS[component]
-            _write_json(place / "config.json", configs[component])
+            write_json(place / "config.json", configs[component])
             tensors = split(module.state_dict(), names[component])
             if component == "text_encoder":
                 tensors = {f"text_model.{name}": value for name, value in tensors.items()}
             save_file(tensors, place / f"{_stem(component, 'safetensors')}.safetensors", {"format": "pt"})
-        _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-        _write_tokenizer(folder / "tokenizer", config["text_encoder"])
-        _write_json(folder / INDEX, _index(config))
+        write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+        write_tokenizer(folder / "tokenizer", config["text_encoder"])
+        write_json(folder / INDEX, _index(config, scheduler["_class_name"]))
 
 
 def split(state: Mapping[str, Tensor], names: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
@@ -163,7 +202,7 @@ def split(state: Mapping[str, Tensor], names: Mapping[str, tuple[str, ...]]) -> 
     }
 
 
-def _index(config: Mapping[str, Any]) -> dict[str, Any]:
+def _index(config: Mapping[str, Any], scheduler: str) -> dict[str, Any]:
     inpaints = config["backbone"]["in_channels"] > config["autoencoder"]["latent_channels"]
     return {
         "_class_name": "StableDiffusionInpaintPipeline" if inpaints else "StableDiffusionPipeline",
@@ -172,28 +211,9 @@ def _index(config: Mapping[str, Any]) -> dict[str, Any]:
         "image_encoder": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDIMScheduler"],
+        "scheduler": ["diffusers", scheduler],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-
-
-def _write_tokenizer(folder: Path, node: Mapping[str, Any]) -> None:
-    """CLIP's vocabulary and merges in the files that transformers reads."""
-    tokens, merges = vocabulary()
-    start, end = (next(token for token, i in tokens.items() if i == CLIP_VOCABULARY - k) for k in (2, 1))
-    padding = next(token for token, i in tokens.items() if i == node["pad_token"])
-    _write_json(folder / "vocab.json", tokens)
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges), ""]
-    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
-    special = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": padding}
-    _write_json(folder / "special_tokens_map.json", special)
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": node["max_length"], **special}
-    _write_json(folder / "tokenizer_config.json", settings)
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -55,6 +55,7 @@ TRANSFORMER: tuple[Row, ...] = (
 UNET: tuple[Row, ...] = (
     ("time_embed.0", "time_embedding.linear_1", "time_embed.0"),
     ("time_embed.2", "time_embedding.linear_2", "time_embed.2"),
+    ("guidance_embed", "time_embedding.cond_proj", "time_embed.cond_proj"),
     ("conv_in", "conv_in", "input_blocks.0.0"),
     *within(("down.{i}.resnets.{j}", "down_blocks.{i}.resnets.{j}", "input_blocks.{entry}.0"), UNET_RESNET),
     *within(
@@ -108,8 +109,13 @@ VAE: tuple[Row, ...] = (
     ("{c}.norm_out", "{c}.conv_norm_out", "{c}.norm_out"),
     ("{c}.conv_out", "{c}.conv_out", "{c}.conv_out"),
 )
-# The VAE's attention before diffusers 0.18, and in files saved by it.
-VAE_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+# Names of the VAE's attention that are met in either format: those of diffusers before 0.18, those since, and
+# the original ones. Converters mixed them.
+VAE_ATTENTION_NAMES = (
+    {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"},
+    {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"},
+    {"norm": "group_norm"},
+)
 # Linear layers of ours (and diffusers') that are 1x1 convolutions in the original files.
 POINTWISE = (".attn_1.q.weight", ".attn_1.k.weight", ".attn_1.v.weight", ".attn_1.proj_out.weight")
 
@@ -139,12 +145,15 @@ PREFIXES = {
     "text_encoder_1": "cond_stage_model.transformer.text_model.",
     "text_encoder_2": "cond_stage_model.model.",
 }
-# What single files hold beside the model: schedules, EMA weights, losses, the rest of CLIP.
+# What single files hold beside the model, apart from scalars: schedules, EMA weights, losses, the rest of
+# CLIP, the state of training and of textual inversion.
 UNUSED = (
     r"(betas|alphas_cumprod(_prev)?|sqrt_.*|log_one_minus_.*|posterior_.*|lvlb_weights|logvar|scale_factor)",
-    r"model_ema\..*",
-    r"(first_stage_model\.loss|control_model|cond_stage_model\.model\.visual)\..*",
-    r"first_stage_model\.(ema\.|model_ema\.).*",
-    r"(cond_stage_model\.transformer\.text_model\.)?embeddings\.position_ids",
-    r"cond_stage_model\.(model\.)?(logit_scale|text_projection|attn_mask|transformer\.text_projection\.weight)",
+    r"(denoiser\.)?(sigmas|log_sigmas)",
+    r"(first_stage_model\.)?((model_)?ema|loss|discriminator)\..*",
+    r"cond_stage_model\.(model\.visual|transformer\.vision_model|transformer\.visual_projection)\..*",
+    r"(.*\.)?embeddings\.position_ids",
+    r"cond_stage_model\.(.*\.)?(logit_scale|text_projection(\.weight)?|attn_mask)",
+    r"(embedding_manager|optimizer|lr_scheduler|metrics?)\..*",
+    r"(global_step|epoch|v_pred|ztsnr)",
 )

@@ -3,10 +3,11 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +17,17 @@ from ldm.checkpoints.adapter_files import Updates
 from ldm.checkpoints.adapter_formulas import low_rank
 from ldm.checkpoints.adapter_names import Place
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel, Source, assemble
-from ldm.checkpoints.diffusers_folder import folder_source, is_diffusers_folder
+from ldm.checkpoints.autoencoder_file import (
+    autoencoder_folder_source,
+    autoencoder_source,
+    is_autoencoder_folder,
+    replacement,
+    spelling_in,
+    spelling_of_file,
+    without_autoencoder,
+)
+from ldm.checkpoints.diffusers_folder import FOLDERS, folder_source, is_diffusers_folder, no_model_in
+from ldm.checkpoints.families import check_family, part_of
 from ldm.checkpoints.lora import Paths, merge, merge_files
 from ldm.checkpoints.names import in_single_file
 from ldm.checkpoints.store import files_of, is_sharded, of_training
@@ -36,7 +47,24 @@ MOVED = {
     },
 }
 """Hub ids whose models have been taken down -> where the same files are now."""
-HUB_FILES = ["*.json", "*/*.json", "*/*.txt", "*/*.safetensors", "*/*.bin"]
+HUB_FILES = ("*.json", "*/*.json", "*/*.txt", "*/*.safetensors", "*/*.bin")
+HUB_VAE_FILES = ("*config.json", "model_index.json", "*diffusion_pytorch_model*")
+
+
+class Reading(NamedTuple):
+    """Options of reading a checkpoint.
+
+    Attributes:
+        variant: of a folder's weights.
+        prediction: of an original file of 2.x.
+        ema: take the EMA weights.
+        given: components that come from elsewhere.
+    """
+
+    variant: str | None = None
+    prediction: str | None = None
+    ema: bool = True
+    given: Collection[str] = ()
 
 
 def load_model(
@@ -47,38 +75,52 @@ def load_model(
     variant: str | None = None,
     prediction: str | None = None,
     ema: bool = True,
+    strict: bool = True,
+    vae: str | os.PathLike[str] | None = None,
     lora: Paths | None = None,
     lora_scale: float | Sequence[float] = 1.0,
 ) -> LoadedModel:
     """Reads a model. Nothing but classes and functions of `ldm` is called, whatever the file names.
 
     Args:
-        path: a `.safetensors` of ours, a folder of diffusers, an original file, a run directory, a training
-            checkpoint or a folder of them (the newest), or a hub id; the content tells which.
+        path: a file of ours, a folder of diffusers, an original single file, an autoencoder alone, a run
+            directory, a training checkpoint or a folder of them (the newest), or a hub id "owner/name"; the
+            content decides which.
         device: to put it on.
         dtype: of the floating-point weights; None keeps those of the file.
         variant: of a folder's weights, such as "fp16"; None: the plain ones or, without such, what is there.
         prediction: "eps" or "v", for original files of 2.x, which do not say it.
         ema: take the EMA weights where a checkpoint has both.
+        strict: refuse tensors of a file that belong to no net, rather than leave them out with a warning.
+        vae: file, folder or hub id of an autoencoder, alone or in a model, in the place of the model's own.
         lora: adapters to merge into it (`ldm.checkpoints.lora.merge_lora`).
         lora_scale: one for all or one for each; 1 adds them as they were trained.
 
-    Raises: FileNotFoundError; ValueError if the file is truncated, foreign, names a target outside `ldm`, or
-        if its weights do not fit its config (all tensors are listed).
+    Raises: FileNotFoundError; ValueError for a file that is foreign, not whole or does not fit its config.
     """
-    found = Path(path)
-    if not found.exists():
-        found = _from_hub(path)
+    found = found_at(path)
     with ExitStack() as stack:
         try:
-            source = _source(found, stack, variant, prediction, ema)
+            reading = Reading(variant, prediction, ema, () if vae is None else ("autoencoder",))
+            source = replace(_source(found, stack, reading), strict=strict)
         except (KeyError, TypeError, IndexError) as error:
             raise UserError(f"{path}: its config lacks or garbles {error}") from error
-        model = assemble(source, device, dtype, unchanged(source, device, dtype))
+        given: dict[str, nn.Module] = {}
+        if vae is not None:
+            source, part = _with_vae(source, _vae_source(vae, stack, Reading(variant, None, ema)))
+            given = assemble(part, device, dtype).components
+        model = assemble(source, device, dtype, unchanged(source, device, dtype) | given)
     merge(model, _trained(source))
     if lora is not None:
         merge_files(model, lora, lora_scale)
     return model
+
+
+def _with_vae(source: Source, vae: Source) -> tuple[Source, Source]:
+    """A source without its autoencoder, with the config of another, and that one alone."""
+    source, own = without_autoencoder(source)
+    part = replacement(vae, own)
+    return replace(source, config=source.config | part.config), part
 
 
 def unchanged(source: Source, device: str | torch.device, dtype: torch.dtype | None) -> dict[str, nn.Module]:
@@ -103,31 +145,69 @@ def _trained(source: Source) -> dict[str, tuple[Updates, float]]:
     return {str(source.path): (updates, 1.0)} if updates else {}
 
 
-def _source(path: Path, stack: ExitStack, variant: str | None, prediction: str | None, ema: bool) -> Source:
-    """Config, files and names of the model at a path."""
-    path = of_training(path)
-    if path.is_dir() and not is_sharded(path):
-        if not is_diffusers_folder(path):
-            raise UserError(f"{path} is no folder of diffusers: it has no model_index.json")
-        return folder_source(path, stack, variant)
-    files = stack.enter_context(TensorFiles(files_of(path)))
+def _source(path: Path, stack: ExitStack, reading: Reading) -> Source:
+    """Config, files and names of the model at a path.
+
+    Raises: ValueError, with the path in front, for what is no model of ours or of Stable Diffusion.
+    """
     try:
-        config = native.config_of(files.metadata)
-        if config is not None:
-            return _single(path, config, files, native.own_names)
-        if is_training_checkpoint(files):
-            return training_source(path, files, stack, ema)
-        if original.is_original(files.shapes):
-            original.prepare(files, ema)
-            config = original.config_of(files.shapes, files.metadata, prediction)
-            return _single(path, config, files, in_single_file)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+        path = of_training(path)
+        folder = path.is_dir() and not is_sharded(path)
+        return _of_folder(path, stack, reading) if folder else _of_files(path, stack, reading)
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def _of_folder(path: Path, stack: ExitStack, reading: Reading) -> Source:
+    """Of a pipeline or an autoencoder of diffusers."""
+    if is_diffusers_folder(path):
+        return folder_source(path, stack, reading.variant, reading.given)
+    if is_autoencoder_folder(path):
+        return replacement(autoencoder_folder_source(path, stack, reading.variant), None)
+    raise UserError(f"{path} is no folder of diffusers: {no_model_in(path)}")
+
+
+def _of_files(path: Path, stack: ExitStack, reading: Reading) -> Source:
+    """Of a file of ours, an original file or a file of an autoencoder."""
+    files = stack.enter_context(TensorFiles(files_of(path)))
+    config = native.config_of(files.metadata)
+    if config is not None:
+        return _single(path, config, files, native.own_names)
+    if is_training_checkpoint(files):
+        return training_source(path, files, stack, reading.ema)
+    if original.is_original(files.shapes):
+        original.prepare(files, reading.ema)
+        config = original.config_of(files.shapes, files.metadata, reading.prediction, reading.given)
+        return _single(path, config, files, in_single_file)
+    check_family(files.shapes)
+    if any(name.startswith("cond_stage_model.") for name in files.shapes):
+        raise UserError("it has no U-Net (model.diffusion_model.*): give a file of the whole model")
+    if spelling := spelling_in(files.shapes):
+        return replacement(autoencoder_source(path, files, spelling), None)
+    if part := part_of(files.shapes):
+        raise UserError(f"it holds {part} alone: give a file or folder of the whole model")
     names = ", ".join(list(files.shapes)[:3]) or "no tensors"
     raise UserError(
         f"{path} is neither a model of ldm nor of Stable Diffusion: its metadata has no format 'ldm' with a "
         f"config, and it holds {names}"
     )
+
+
+def _vae_source(vae: str | os.PathLike[str], stack: ExitStack, reading: Reading) -> Source:
+    """Of an autoencoder, alone or in a model.
+
+    Raises: FileNotFoundError; ValueError; both with the name of the argument in front.
+    """
+    try:
+        path = found_at(vae, HUB_VAE_FILES)
+        path = path / FOLDERS["autoencoder"] if is_diffusers_folder(path) else path
+        if path.is_dir() or not (spelling := spelling_of_file(path, stack)):
+            return _source(path, stack, reading)
+        return autoencoder_source(path, *spelling)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"vae: {error}") from error
+    except UserError as error:
+        raise UserError(f"vae: {error}") from error
 
 
 def _single(path: Path, config: dict[str, Any], files: TensorFiles, names: Any) -> Source:
@@ -136,11 +216,17 @@ def _single(path: Path, config: dict[str, Any], files: TensorFiles, names: Any) 
     return Source(path=path, config=config, files=parts, names=names)
 
 
-def _from_hub(path: str | os.PathLike[str]) -> Path:
-    """The folder of a model of the Hugging Face hub, downloaded unless that was done before.
+def found_at(path: str | os.PathLike[str], patterns: Sequence[str] = HUB_FILES) -> Path:
+    """A path that exists, or the folder of a model of the hub, downloaded unless that was done before.
+
+    Args:
+        path: of a file or folder, or an id of the hub.
+        patterns: of the files to download.
 
     Raises: FileNotFoundError if the path is no id of the hub, or the hub cannot be reached.
     """
+    if Path(path).exists():
+        return Path(path)
     name = os.fspath(path)
     if not HUB_ID.fullmatch(name):
         raise FileNotFoundError(f"no model file at {name}")
@@ -150,7 +236,7 @@ def _from_hub(path: str | os.PathLike[str]) -> Path:
         log.warning("%s has moved on the hub: %s is read", name, now)
     for place in filter(None, (now, name)):  # the old id may still be in the cache
         try:
-            return Path(snapshot_download(place, allow_patterns=HUB_FILES))
+            return Path(snapshot_download(place, allow_patterns=list(patterns)))
         except Exception as error:  # whatever the hub's client raises: no network, no such model, no access
             reason = error
     raise FileNotFoundError(

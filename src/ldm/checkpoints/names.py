@@ -107,3 +107,21 @@ def in_single_file(
 def unused(name: str) -> bool:
     """True for a tensor of a single file that belongs to no component."""
     return any(re.fullmatch(pattern, name) for pattern in keymaps.UNUSED)
+
+
+def vae_attention_name(name: str, column: int) -> str:
+    """The usual name of a tensor of an autoencoder's attention, whichever a converter gave it.
+
+    Args:
+        name: in a file.
+        column: `DIFFUSERS` or `ORIGINAL`, whose name is returned.
+    """
+    match = re.fullmatch(r"(.*(?:\.attentions\.\d+|\.attn_1)\.)(.+)(\.weight|\.bias)", name)
+    if match is None:
+        return name
+    place, layer, suffix = match.groups()
+    for spelling in keymaps.VAE_ATTENTION_NAMES:
+        layer = spelling.get(layer, layer)
+    if column == ORIGINAL:
+        layer = {row[DIFFUSERS]: row[ORIGINAL] for row in keymaps.VAE_ATTENTION}.get(layer, layer)
+    return f"{place}{layer}{suffix}"

@@ -2,26 +2,35 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from ldm.checkpoints.diffusers_config import diffusion_node, sampling_node
-from ldm.checkpoints.keymaps import PREFIXES
-from ldm.checkpoints.names import unused
+from ldm.checkpoints.diffusers_config import (
+    READ_SCALE,
+    diffusion_node,
+    distilled_node,
+    lcm_node,
+    sampling_node,
+)
+from ldm.checkpoints.ema_names import PREFIX, ema_name, parameter_name
+from ldm.checkpoints.families import check_channels, check_family
+from ldm.checkpoints.keymaps import ORIGINAL, PREFIXES
+from ldm.checkpoints.modelspec import image_size_of, prediction_of
+from ldm.checkpoints.names import unused, vae_attention_name
 from ldm.checkpoints.tensors import TensorFiles
+from ldm.checkpoints.vae_shapes import NORM_GROUPS, SCALING_FACTOR, autoencoder_of, count
 from ldm.models.tokenizer import END_OF_TEXT
 from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
-NORM_GROUPS, HEADS_1, HEAD_DIM = 32, 8, 64  # what the original code has and its files do not say
-SCALING_FACTOR = 0.18215
+HEADS_1, HEAD_DIM, WIDTH_2 = 8, 64, 1024  # what the original code has and its files do not record
 VIT_H_LAYERS = 24  # in the files; Stable Diffusion 2.x reads the output of the layer before the last
 UNET, VAE = PREFIXES["backbone"], PREFIXES["autoencoder"]
+EMA_NET = f"{PREFIX}diffusion_model"
 TEXT_1, TEXT_2 = PREFIXES["text_encoder_1"], PREFIXES["text_encoder_2"]
 PREDICTIONS = {"eps": "Epsilon", "v": "Velocity"}
-MODELSPEC = {"epsilon": "eps", "v": "v"}
 SCHEDULE = {
     "_target_": "ldm.diffusion.schedule.scaled_linear",
     "num_train_timesteps": 1000,
@@ -32,8 +41,8 @@ GRID = {"_target_": "ldm.diffusion.timesteps.leading", "_partial_": True, "offse
 
 
 def is_original(shapes: Shapes) -> bool:
-    """True if the names are those of an original single file."""
-    return f"{UNET}input_blocks.0.0.weight" in shapes and f"{VAE}encoder.conv_in.weight" in shapes
+    """True if there are tensors under the names of an original single file's U-Net or its EMA weights."""
+    return any(name.startswith((UNET, EMA_NET)) or f".{UNET}input_blocks." in f".{name}" for name in shapes)
 
 
 def prepare(files: TensorFiles, ema: bool) -> None:
@@ -42,44 +51,69 @@ def prepare(files: TensorFiles, ema: bool) -> None:
     Args:
         files: an original file.
         ema: take the EMA weights of the U-Net where the file has them besides.
+
+    Raises: ValueError if the EMA weights are asked for, or are all there is, and are not complete.
     """
-    shadows = {name for name in files.shapes if name.startswith("model_ema.")}
-    if ema and len(shadows) > 2:  # not only its counters
-        names = {_shadow(name): name for name in files.shapes if name.startswith(UNET)}
-        files.rename(lambda name: None if name.startswith(UNET) and _shadow(name) in shadows else name)
-        files.rename(lambda name: names.get(name, name))
-        log.info("took the EMA weights of the U-Net (ema)")
-    layers = _count(files.shapes, rf"{re.escape(TEXT_2)}transformer\.resblocks\.(\d+)\.")
+    unwrap(files, f"{UNET}input_blocks.0.0.weight")
+    _take_ema(files, ema)
+    layers = count(files.shapes, rf"{re.escape(TEXT_2)}transformer\.resblocks\.(\d+)\.")
 
     def change(name: str) -> str | None:
+        if unused(name) or files.shapes[name] == ():
+            return None
         if name.startswith("cond_stage_model.transformer.") and not name.startswith(TEXT_1):
             name = name.replace("cond_stage_model.transformer.", TEXT_1, 1)
+        if name.startswith(VAE):
+            name = vae_attention_name(name, ORIGINAL)
         last = layers == VIT_H_LAYERS and name.startswith(f"{TEXT_2}transformer.resblocks.{layers - 1}.")
         return None if last or unused(name) else name
 
     files.rename(change)
 
 
-def _shadow(name: str) -> str:
-    """The name of the EMA weight of a parameter."""
-    return "model_ema." + name.removeprefix("model.").replace(".", "")
+def unwrap(files: TensorFiles, known: str) -> None:
+    """Takes away what wrappers ("module.", "_orig_mod.") put in front of all names.
+
+    Args:
+        files: to be renamed.
+        known: the end of a name that the file has.
+    """
+    prefix = next((n.removesuffix(known) for n in files.shapes if n.endswith(f".{known}")), "")
+    if prefix:
+        files.rename(lambda name: name.removeprefix(prefix))
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
-    """One more than the largest number that the pattern finds in a name; 0 when it finds none."""
-    found = [int(match[1]) for name in shapes if (match := re.match(pattern, name))]
-    return max(found, default=-1) + 1
+def _take_ema(files: TensorFiles, ema: bool) -> None:
+    """Puts the EMA weights of the U-Net in its place, if asked for or if there is nothing else."""
+    shadows = {
+        name.removeprefix(PREFIX).replace(".", ""): name for name in files.shapes if name.startswith(EMA_NET)
+    }
+    net = [name for name in files.shapes if name.startswith(UNET)]
+    if not shadows or (net and not ema):
+        return
+    if not ema:
+        raise UserError("its U-Net has EMA weights alone: ema=true takes them")
+    lacking = [name for name in net if ema_name(name) not in shadows]
+    if lacking:
+        raise UserError(
+            f"it has EMA weights for {len(net) - len(lacking)} of the {len(net)} tensors of its U-Net, not "
+            f"for {lacking[0]}: ema=false takes the weights of the training"
+        )
+    names = {there: parameter_name(shadow) or there for shadow, there in shadows.items()}
+    files.rename(lambda name: None if name.startswith(UNET) else name)
+    files.rename(lambda name: names.get(name, name))
+    log.info("took the EMA weights of the U-Net (ema)")
 
 
-def _backbone(shapes: Shapes) -> dict[str, Any]:
+def _backbone(shapes: Shapes, second: bool) -> dict[str, Any]:
+    """Our U-Net's arguments, of 1.x or of the second generation."""
     unet = {name.removeprefix(UNET): shape for name, shape in shapes.items() if name.startswith(UNET)}
-    blocks = _count(unet, r"input_blocks\.(\d+)\.")
+    blocks = count(unet, r"input_blocks\.(\d+)\.")
     halved = sorted(i for i in range(blocks) if f"input_blocks.{i}.0.op.weight" in unet)
     layers = (halved[0] if halved else blocks) - 1
     first = [1 + i * (layers + 1) for i in range(len(halved) + 1)]  # first residual block of each level
     channels = [unet[f"input_blocks.{n}.0.out_layers.3.weight"][0] for n in first]
     middle = "middle_block.1.transformer_blocks"
-    linear = len(unet["middle_block.1.proj_in.weight"]) == 2
     has = [f"input_blocks.{n}.1.transformer_blocks.0.attn2.to_k.weight" in unet for n in first]
     return {
         "_target_": "ldm.models.unet.UNet",
@@ -89,36 +123,22 @@ def _backbone(shapes: Shapes) -> dict[str, Any]:
         "layers_per_block": layers,
         "attention": ["cross" if cross else "none" for cross in has],
         "mid_attention": "cross",
-        "num_heads": heads(channels, linear),
+        "num_heads": heads(channels, second),
         "head_dim": None,
         "context_dim": unet[f"{middle}.0.attn2.to_k.weight"][1],
-        "transformer_depth": _count(unet, rf"{re.escape(middle)}\.(\d+)\."),
-        "linear_projection": linear,
+        "transformer_depth": count(unet, rf"{re.escape(middle)}\.(\d+)\."),
+        "linear_projection": len(unet["middle_block.1.proj_in.weight"]) == 2,
         "norm_groups": NORM_GROUPS,
         "dropout": 0.0,
+        **(
+            {"guidance_dim": unet[guidance][1]} if (guidance := "time_embed.cond_proj.weight") in unet else {}
+        ),
     }
 
 
-def heads(channels: list[int], linear: bool) -> int | list[int]:
+def heads(channels: list[int], second: bool) -> int | list[int]:
     """Attention heads in the original code: 8 in 1.x, of 64 channels each in 2.x."""
-    return [max(c // HEAD_DIM, 1) for c in channels] if linear else HEADS_1
-
-
-def _autoencoder(shapes: Shapes) -> dict[str, Any]:
-    vae = {name.removeprefix(VAE): shape for name, shape in shapes.items() if name.startswith(VAE)}
-    levels = _count(vae, r"encoder\.down\.(\d+)\.")
-    return {
-        "_target_": "ldm.models.vae.AutoencoderKL",
-        "in_channels": vae["encoder.conv_in.weight"][1],
-        "latent_channels": vae["post_quant_conv.weight"][0],
-        "channels": [vae[f"encoder.down.{i}.block.0.conv2.weight"][0] for i in range(levels)],
-        "layers_per_block": _count(vae, r"encoder\.down\.0\.block\.(\d+)\."),
-        "mid_attention": "encoder.mid.attn_1.q.weight" in vae,
-        "norm_groups": NORM_GROUPS,
-        "scaling_factor": SCALING_FACTOR,
-        "shift_factor": 0.0,
-        "patch_shortcut": False,
-    }
+    return [max(c // HEAD_DIM, 1) for c in channels] if second else HEADS_1
 
 
 def _text_encoder(shapes: Shapes) -> dict[str, Any]:
@@ -126,53 +146,91 @@ def _text_encoder(shapes: Shapes) -> dict[str, Any]:
     prefix = TEXT_1 if first else TEXT_2
     tokens = f"{prefix}embeddings.token_embedding.weight" if first else f"{prefix}token_embedding.weight"
     positions = "embeddings.position_embedding.weight" if first else "positional_embedding"
-    blocks = r"encoder\.layers" if first else r"transformer\.resblocks"
+    blocks = "encoder.layers" if first else "transformer.resblocks"
     vocabulary, width = shapes[tokens]
+    if first and width == WIDTH_2:
+        raise UserError("its text encoder is that of 2.x under the names of 1.x, which ldm does not read")
+    mlp_width = shapes[f"{prefix}{blocks}.0.mlp.{'fc1' if first else 'c_fc'}.weight"][0]
     return {
         "_target_": "ldm.models.clip.ClipTextEncoder",
         "width": width,
-        "layers": _count(shapes, rf"{re.escape(prefix)}{blocks}\.(\d+)\."),
+        "layers": count(shapes, rf"{re.escape(prefix + blocks)}\.(\d+)\."),
         "num_heads": max(width // HEAD_DIM, 1),
         "quick_gelu": first,
         "pad_token": END_OF_TEXT if first else 0,
         "max_length": shapes[prefix + positions][0],
         "vocabulary_size": vocabulary,
+        **({} if mlp_width == 4 * width else {"mlp_width": mlp_width}),
     }
 
 
-def config_of(shapes: Shapes, metadata: Mapping[str, str], prediction: str | None) -> dict[str, Any]:
+def _check_parts(names: Iterable[str], given: Collection[str]) -> None:
+    """Raises ValueError naming the parts that a file lacks.
+
+    Args:
+        names: of its tensors.
+        given: parts that come from elsewhere.
+    """
+    prefixes = {
+        "autoencoder": ((VAE,), "autoencoder (VAE, first_stage_model.*)", "vae=FILE or FOLDER adds one"),
+        "text_encoder": (
+            (TEXT_1, TEXT_2),
+            "text encoder (cond_stage_model.*)",
+            "take a file of the whole model, or a folder of diffusers",
+        ),
+    }
+    for part, (starts, title, remedy) in prefixes.items():
+        if part not in given and not any(name.startswith(starts) for name in names):
+            raise UserError(f"it has no {title}: {remedy}")
+
+
+def config_of(
+    shapes: Shapes, metadata: Mapping[str, str], prediction: str | None, given: Collection[str] = ()
+) -> dict[str, Any]:
     """The config of the model in an original file, by the shapes of its tensors.
 
     Args:
         shapes: of its tensors, prepared.
-        metadata: of the file; a "modelspec.prediction_type" is believed.
-        prediction: "eps" or "v"; None: what the file says. 1.x predicts eps.
+        metadata: of the file; its prediction type and resolution by the modelspec standard are believed.
+        prediction: "eps" or "v"; None: what the file records. 1.x predicts eps.
+        given: parts that come from elsewhere, and have no node unless the file has them.
 
-    Raises: ValueError if a tensor that tells the architecture is missing, or if a 2.x file does not say what
-        it predicts.
+    Raises: ValueError if something is missing, or for a model of another family.
     """
+    check_family(shapes)
+    _check_parts(shapes, given)
+    vae = {name.removeprefix(VAE): shape for name, shape in shapes.items() if name.startswith(VAE)}
     try:
-        text, backbone, autoencoder = _text_encoder(shapes), _backbone(shapes), _autoencoder(shapes)
+        text = _text_encoder(shapes)
+        backbone = _backbone(shapes, second=not text["quick_gelu"])
+        autoencoder = {"autoencoder": autoencoder_of(vae)} if vae else {}
     except KeyError as error:
-        raise UserError(f"{error.args[0]} is missing, which tells the architecture") from error
-    said = prediction or MODELSPEC.get(metadata.get("modelspec.prediction_type", ""))
-    if said is None and not text["quick_gelu"]:
+        raise UserError(f"{error.args[0]} is missing, which shows the architecture") from error
+    check_channels(backbone["in_channels"], backbone["out_channels"])
+    recorded = prediction or prediction_of(metadata)
+    if recorded is None and not text["quick_gelu"]:
         raise UserError(
             "prediction must be given for a file of Stable Diffusion 2.x, which does not record it: eps "
             "(512 pixels, base) or v (768 pixels)"
         )
-    said = said or "eps"
-    if said not in PREDICTIONS:
-        raise UserError(f"prediction must be one of {list(PREDICTIONS)}, got {said!r}")
+    if (recorded := recorded or "eps") not in PREDICTIONS:
+        raise UserError(f"prediction must be one of {list(PREDICTIONS)}, got {recorded!r}")
     return {
-        "autoencoder": autoencoder,
+        **autoencoder,
         "text_encoder": text,
         "backbone": backbone,
-        "diffusion": diffusion_node(SCHEDULE, PREDICTIONS[said]),
-        "sampling": sampling_node(GRID),
-        "image_size": 768 if said == "v" else 512,
+        "diffusion": diffusion_node(SCHEDULE, PREDICTIONS[recorded]),
+        "sampling": _sampling(backbone),
+        "image_size": image_size_of(metadata) or (768 if recorded == "v" and not text["quick_gelu"] else 512),
         "caption_dropout": 0.1,
     }
+
+
+def _sampling(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """Sampling settings: those of latent consistency models for a net that reads the guidance scale."""
+    if "guidance_dim" not in backbone:
+        return sampling_node(GRID)
+    return distilled_node(lcm_node()) | {"guidance_scale": READ_SCALE}
 
 
 def check_expressible(config: Mapping[str, Any]) -> None:
@@ -182,7 +240,7 @@ def check_expressible(config: Mapping[str, Any]) -> None:
     """
     backbone, text = config["backbone"], config["text_encoder"]
     channels = list(backbone["channels"])
-    wanted = heads(channels, backbone["linear_projection"])
+    wanted = heads(channels, second=not text["quick_gelu"])
     given: Any = backbone["num_heads"]
     if backbone.get("head_dim") is not None:
         given = [max(c // backbone["head_dim"], 1) for c in channels]
@@ -202,6 +260,7 @@ def check_expressible(config: Mapping[str, Any]) -> None:
             config["autoencoder"]["scaling_factor"] == SCALING_FACTOR,
             f"autoencoder.scaling_factor must be {SCALING_FACTOR}",
         ),
+        (not text.get("added_tokens"), "text_encoder.added_tokens have no place in it"),
         (config["diffusion"]["schedule"] == SCHEDULE, "diffusion.schedule must be Stable Diffusion's"),
     ]
     checks += [

@@ -1,6 +1,7 @@
 """Files of tensors, read without copying and without running code: safetensors and torch's archives."""
 
 import json
+import logging
 import math
 import pickle
 from collections.abc import Callable, Iterable, Mapping
@@ -13,11 +14,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ldm.checkpoints.contents import SAFETENSORS, kind_of
+from ldm.checkpoints.unpickling import inert_pickle
 from ldm.utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 SHARDING = "DCP_SHARDING_INFO"  # where torch's distributed checkpoints say what part of a tensor a file holds
 TRAINING = "ldm"  # where a training checkpoint of ours holds its metadata
 HELD = 2**28  # bytes that are converted before the pages they were read from are given back
+# Where programs put a model's tensors, beside the state of its training.
+NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights")
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,12 @@ class TensorFiles:
     """The tensors of one or several files under their names, read when asked for.
 
     Args:
-        paths: `.safetensors`, whole or the shards of a distributed checkpoint, or archives of `torch.save`
-            (any other suffix), which are read with `weights_only=True`; a dict under "state_dict" is looked
-            into. They stay mapped into memory while tensors of them live.
+        paths: safetensors, whole or the shards of a distributed checkpoint, or archives of `torch.save`; the
+            content decides, not the suffix. Dicts under the names `NESTED` are looked into. Files stay mapped
+            into memory while tensors of them live.
 
-    Raises: FileNotFoundError; ValueError for a file that is empty, truncated, not what its suffix says, or a
-        pickle that holds more than tensors and plain types.
+    Raises: FileNotFoundError; ValueError for a file that is empty, truncated, of another kind, or a pickle
+        that would run code.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -74,9 +81,7 @@ class TensorFiles:
         for path in paths:
             if not path.is_file():
                 raise FileNotFoundError(f"no model file at {path}")
-            if path.stat().st_size == 0:
-                raise UserError(f"{path} is empty")
-            (self._open_safetensors if path.suffix == ".safetensors" else self._open_torch)(path)
+            (self._open_safetensors if kind_of(path) == SAFETENSORS else self._open_torch)(path)
         for name, pieces in self._pieces.items():
             self.shapes[name] = shape_of(name, pieces)
             self._get[name] = partial(joined, pieces, self.shapes[name])
@@ -142,21 +147,41 @@ class TensorFiles:
 
 
 def load_archive(path: Path) -> Any:
-    """Contents of a `torch.save` archive of tensors and plain types, memory-mapped where the format allows.
+    """Contents of a `torch.save` archive, memory-mapped where the format allows.
 
-    Raises: ValueError for a file that is no such archive or asks for code to be run.
+    Tensors and plain types are read; objects of other classes, such as the callbacks in checkpoints of
+    Lightning 1.x, become inert placeholders (`ldm.checkpoints.unpickling`). Nothing that a file names is run.
+
+    Raises: ValueError for a file that is no such archive or would run code.
     """
-    for mapped in (True, False):  # files from before torch 1.6 cannot be mapped
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except pickle.UnpicklingError as error:
-            first = str(error).splitlines()[0]
-            raise UserError(
-                f"{path} was not read: there is more in it than tensors and plain types ({first})"
-            ) from error
-        except Exception as error:  # of many kinds, by what is broken
-            failure = error
-    raise UserError(f"{path} is not a whole checkpoint of torch: {_first_line(failure)}") from failure
+    kind_of(path)
+    try:
+        return _loaded(path, weights_only=True)
+    except pickle.UnpicklingError:
+        names: set[str] = set()
+    except Exception as error:  # of many kinds, by what is broken
+        raise UserError(f"{path} is not a whole checkpoint of torch: {_first_line(error)}") from error
+    try:
+        loaded = _loaded(path, weights_only=False, pickle_module=inert_pickle(names))
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} was not read: there is more in it than tensors and plain types ({_first_line(error)})"
+        ) from error
+    except Exception as error:
+        raise UserError(f"{path} is not a whole checkpoint of torch: {_first_line(error)}") from error
+    log.info("objects in %s that are no tensors were left out: %s", path, ", ".join(sorted(names)))
+    return loaded
+
+
+def _loaded(path: Path, **options: Any) -> Any:
+    """An archive by `torch.load`, mapped unless it is from before torch 1.6 or has a wrong suffix."""
+    if path.suffix == ".safetensors":  # torch would take the path for such a file
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", **options)
+    try:
+        return torch.load(path, map_location="cpu", mmap=True, **options)
+    except RuntimeError:
+        return torch.load(path, map_location="cpu", mmap=False, **options)
 
 
 def _first_line(error: Exception) -> str:
@@ -164,9 +189,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _state_dict(loaded: Any) -> Mapping[str, Any]:
-    """The dict of tensors in what an archive holds."""
-    inner = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else {}
-    return inner if isinstance(inner, Mapping) else {}
+    """The dict of tensors in what an archive holds, however deep; empty if there is none."""
+    if not isinstance(loaded, Mapping):
+        return {}
+    for name in NESTED:
+        if found := _state_dict(loaded.get(name)):
+            return found
+    return loaded if any(isinstance(value, Tensor) for value in loaded.values()) else {}
 
 
 def read_json(path: Path) -> dict[str, Any]:

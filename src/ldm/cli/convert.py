@@ -21,6 +21,8 @@ def main(config: dict[str, Any]) -> None:
         variant=config["variant"],
         prediction=config["prediction"],
         ema=config["ema"],
+        strict=config["strict"],
+        vae=config["vae"],
         lora=config["lora"],
         lora_scale=config["lora_scale"],
     )

@@ -21,6 +21,7 @@ class Conditioning:
         identity_attention: (b,), rows whose self-attention in the net's middle is the identity.
         lengths: (b,), tokens of each row, where rows have different numbers; the others are padding, which a
             net must not see (`by_length`).
+        guidance: (b,), the guidance scale that a distilled net is evaluated for.
     """
 
     tokens: Float[Tensor, "b l d"] | None = None
@@ -28,6 +29,7 @@ class Conditioning:
     concat: Float[Tensor, "b k h w"] | None = None
     identity_attention: Bool[Tensor, " b"] | None = None
     lengths: Int[Tensor, " b"] | None = None
+    guidance: Float[Tensor, " b"] | None = None
 
     def _items(self) -> Iterator[tuple[str, Tensor | None]]:
         return ((f.name, getattr(self, f.name)) for f in fields(self))

@@ -53,6 +53,28 @@ def trailing(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -
     return closed((i * num_train_timesteps / num_steps).round() - 1, final, num_train_timesteps)
 
 
+def distilled(
+    num_train_timesteps: int, num_steps: int, *, original_steps: int = 50, final: float = -1.0
+) -> Float64[Tensor, " n"]:
+    """N of the M times (T // M) i - 1 of distillation (Luo et al. 2023, arXiv:2310.04378); i = 1..M.
+
+    Those at places floor(M j / N) from the top, j = 0..N-1, as in the authors' code.
+
+    Args:
+        num_train_timesteps: T.
+        num_steps: N, 1..M.
+        original_steps: M, the steps of the solver that the net was distilled from.
+        final: target of the last step; -1 is clean.
+    """
+    if not 1 <= original_steps <= num_train_timesteps:
+        raise UserError(f"original_steps must be 1 to {num_train_timesteps}, got {original_steps}")
+    check_num_steps(original_steps, num_steps)
+    place = torch.arange(num_steps, device="cpu") * original_steps // num_steps
+    return closed(
+        (original_steps - place) * (num_train_timesteps // original_steps) - 1.0, final, num_train_timesteps
+    )
+
+
 def linspace(num_train_timesteps: int, num_steps: int, *, final: float = -1.0) -> Float64[Tensor, " n"]:
     """N equally spaced times, rounded, from T-1 to 0 (Nichol & Dhariwal 2021, arXiv:2102.09672); N = 1: T-1.
 

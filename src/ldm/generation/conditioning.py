@@ -92,19 +92,25 @@ def branches(
         concat: further input channels, (b, k, h, w).
     """
 
-    def conditioning(captions: list[str], text_encoder: Any, embeds: Tensor | None = None) -> Conditioning:
+    def conditioning(captions: list[str], of: Denoiser, embeds: Tensor | None = None) -> Conditioning:
         if embeds is None:
-            found = encode(text_encoder, [captions[i] for i in rows], job.given.clip_skip, job.reading)
+            found = encode(of.text_encoder, [captions[i] for i in rows], job.given.clip_skip, job.reading)
         else:
             found = Conditioning(tokens=embeds[rows.start : rows.stop])
-        return replace(found, concat=concat)
+        scale = (
+            None
+            if job.net_scale is None
+            else torch.full((len(rows),), job.net_scale, device=job.draws.device)
+        )
+        reads = "guidance_scale" in of.backbone.supports
+        return replace(found, concat=concat, guidance=scale if reads else None)
 
     net = wrap(own.backbone)
-    cond = conditioning(job.prompts, own.text_encoder, job.embeds)
+    cond = conditioning(job.prompts, own, job.embeds)
     uncond = other = None
     if job.scale != 1.0 and job.guidance.needs_uncond and not cond.is_empty:
-        uncond = Branch(net, conditioning(job.negatives, own.text_encoder, job.negative_embeds))
+        uncond = Branch(net, conditioning(job.negatives, own, job.negative_embeds))
     if job.scale != 1.0 and weak is not None:
         captions = job.negatives if job.given.negative_prompt else job.prompts
-        other = Branch(wrap(weak.backbone), conditioning(captions, weak.text_encoder))
+        other = Branch(wrap(weak.backbone), conditioning(captions, weak))
     return Branches(Branch(net, cond), uncond, other)

@@ -32,6 +32,7 @@ class Job:
         negatives: one per image.
         guidance: the rule.
         scale: of the guidance.
+        net_scale: the guidance scale that a distilled net reads, which is then not guided; None for others.
         scheduler: the reverse-step rule.
         thresholding: bounds of x0, or None.
         noise: of stochastic schedulers, "independent" or "brownian".
@@ -52,6 +53,7 @@ class Job:
     negatives: list[str]
     guidance: Guidance
     scale: float
+    net_scale: float | None
     scheduler: Scheduler
     thresholding: Thresholding | None
     noise: str

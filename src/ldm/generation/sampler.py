@@ -45,7 +45,7 @@ class Sampler:
         diffusion: noise schedule and prediction type.
         defaults: the model's settings: "scheduler", "timesteps", "num_inference_steps" and "guidance_scale",
             perhaps "guidance", "thresholding", "noise", "prompt_weights" and "long_prompts".
-        image_size: height and width of images unless others are given.
+        image_size: height and width of images unless others are given: one number, or both.
         caption_dropout: with which the model was trained; None where that is unknown.
         weak: a weaker model of the same latents, for autoguidance.
         device: that the nets are on.
@@ -57,7 +57,7 @@ class Sampler:
     own: Denoiser
     diffusion: Diffusion
     defaults: Mapping[str, Any]
-    image_size: int
+    image_size: int | Sequence[int]
     caption_dropout: float | None = None
     weak: Denoiser | None = None
     device: torch.device = CPU
@@ -70,13 +70,20 @@ class Sampler:
         text_encoder = self.own.text_encoder
         return text_encoder.context_dim is None and text_encoder.pooled_dim is None
 
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """Height and width of images unless others are given."""
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return height, width
+
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """Channels, height and width of the latents of an image.
 
         Raises: ValueError for a size that the nets cannot make, naming the nearest one they can.
         """
         autoencoder, fixed = self.codec.autoencoder, self.own.backbone.position_size
-        factor, default = autoencoder.downscale, self.image_size
+        factor, (default_height, default_width) = autoencoder.downscale, self.default_size
         for name, size in (("height", height), ("width", width)):
             if size is None:
                 continue
@@ -85,7 +92,11 @@ class Sampler:
             if size <= 0 or size % factor:
                 nearest = max(round(size / factor), 1) * factor
                 raise UserError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")
-        return autoencoder.latent_channels, (height or default) // factor, (width or default) // factor
+        return (
+            autoencoder.latent_channels,
+            (height or default_height) // factor,
+            (width or default_width) // factor,
+        )
 
     def prepare(
         self,
@@ -106,7 +117,7 @@ class Sampler:
         prompts = placeholders(prompt, given) or all_prompts(prompt, given, self.unconditional)
         grid = self._grid(given)
         first = len(grid) - 1 - steps_to_run(strength, len(grid) - 1)
-        rule, scale = self._guidance(given)
+        rule, scale, net_scale = self._guidance(given)
         shape = shape or self.latent_shape()
         check_latents(given.latents, (len(prompts), *shape))
         return Job(
@@ -114,6 +125,7 @@ class Sampler:
             negatives=as_negatives(given.negative_prompt, prompts, given.num_images_per_prompt),
             guidance=rule,
             scale=scale,
+            net_scale=net_scale,
             scheduler=with_eta(given.scheduler or own["scheduler"], given.eta),
             thresholding=given.thresholding or own.get("thresholding"),
             noise=given.noise or own.get("noise") or "independent",
@@ -128,15 +140,17 @@ class Sampler:
             **embeds_of(given, len(prompts), self.device, self.dtype),
         )
 
-    def _guidance(self, given: Settings) -> tuple[Guidance, float]:
-        """The guidance rule of a call and its scale, checked with the arguments that depend on them."""
+    def _guidance(self, given: Settings) -> tuple[Guidance, float, float | None]:
+        """The guidance rule of a call, its scale and that which a distilled net reads, checked."""
         own = self.defaults
         rule: Guidance = given.guidance or own.get("guidance") or CFG()
         scale = float(own["guidance_scale"] if given.guidance_scale is None else given.guidance_scale)
+        reads = "guidance_scale" in self.own.backbone.supports
+        net_scale, scale = (scale, 1.0) if reads else (None, scale)
         check_guidance(rule, scale, self.own.backbone, self.caption_dropout, weak=self.weak is not None)
         check_thresholding(given.thresholding, self.codec.autoencoder)
         check_embeds(given, self.own.text_encoder, scale != 1.0 and rule.needs_uncond, self.weak is not None)
-        return rule, scale
+        return rule, scale, net_scale
 
     def _grid(self, given: Settings) -> Tensor:
         """Times of all steps from pure noise to data."""
@@ -186,8 +200,7 @@ class Sampler:
             seed: of the draws.
         """
         count = captions if isinstance(captions, int) else len(captions)
-        size = self.image_size
-        images = torch.zeros(count, 3, size, size, dtype=torch.uint8, device=self.device)
+        images = torch.zeros(count, 3, *self.default_size, dtype=torch.uint8, device=self.device)
         for part, counts in self.workers.share(-(-count // PART)):
             rows = range(count)[part * PART : (part + 1) * PART]
             given = Settings(seed=seed, numbers=rows, batch_size=PART)

@@ -31,6 +31,23 @@ def timestep_embedding(
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+def guidance_features(scale: Float[Tensor, " b"], width: int) -> Float[Tensor, "b w"]:
+    """Features (sin, cos) of 1000 (w - 1) for guidance scales w (Luo et al. 2023, arXiv:2310.04378).
+
+    The paper's w is ours less 1: it counts what is added to the conditional estimate.
+
+    Args:
+        scale: guidance scales w, 1 for none.
+        width: number of features; an odd one is filled up with zeros.
+
+    Returns: the features, sines first.
+    """
+    half = width // 2
+    steps = torch.arange(half, device=scale.device, dtype=torch.float32) / max(half - 1, 1)
+    angles = 1000.0 * (scale.float() - 1.0)[:, None] * torch.exp(-math.log(10_000.0) * steps)
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=-1), (0, width % 2))
+
+
 def zero_(layer: nn.Conv2d | nn.Linear) -> None:
     """Sets a layer's weight and bias to zero, so that what it ends starts as the zero function."""
     nn.init.zeros_(layer.weight)

@@ -1,5 +1,6 @@
 """The text tower of CLIP (Radford et al. 2021, arXiv:2103.00020), as Stable Diffusion uses it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ldm.models.learned_words import LearnedWords
 from ldm.models.prompt_reader import PromptReader, Tokens
 from ldm.models.prompt_weights import emphasised
 from ldm.models.text_encoder import BaseTextEncoder
-from ldm.models.tokenizer import CLIP_VOCABULARY, END_OF_TEXT, special_tokens
+from ldm.models.tokenizer import CLIP_VOCABULARY, END_OF_TEXT, added_words, special_tokens
 from ldm.utils.errors import UserError
 
 
@@ -31,6 +32,8 @@ class ClipTextEncoder(BaseTextEncoder):
         pad_token: id that fills up short captions: 49,407 (SD 1.x) or 0 (SD 2.x).
         max_length: tokens per caption, start and end included; longer captions are cut.
         vocabulary_size: rows of the token table; those from 49,408 on belong to no token of CLIP's.
+        mlp_width: channels inside the layers' MLPs; None for four times the width.
+        added_tokens: tokens besides CLIP's, by name, with their rows in the table (textual inversion).
         model_name: open_clip's name of the model that has the weights `pretrained`.
         pretrained: open_clip's tag of the weights ("openai", ...), a file, or None for random weights. On the
             meta device nothing is fetched: the weights come from a checkpoint then.
@@ -56,6 +59,8 @@ class ClipTextEncoder(BaseTextEncoder):
         pad_token: int = END_OF_TEXT,
         max_length: int = 77,
         vocabulary_size: int = CLIP_VOCABULARY,
+        mlp_width: int | None = None,
+        added_tokens: Mapping[str, int] | None = None,
         model_name: str | None = None,
         pretrained: str | None = None,
         trainable: bool = False,
@@ -68,12 +73,14 @@ class ClipTextEncoder(BaseTextEncoder):
         if vocabulary_size < CLIP_VOCABULARY:
             least = f"at least {CLIP_VOCABULARY}, the number of CLIP's tokens"
             raise ValueError(f"vocabulary_size must be {least}, got {vocabulary_size}")
+        self.added_tokens = _checked_tokens(added_tokens or {}, vocabulary_size)
         self.tower = TextTransformer(
             context_length=max_length,
             vocab_size=vocabulary_size,
             width=width,
             heads=num_heads,
             layers=layers,
+            mlp_ratio=4.0 if mlp_width is None else (mlp_width + 0.5) / width,  # which is rounded down
             output_dim=None,
             act_layer=QuickGELU if quick_gelu else nn.GELU,
         )
@@ -93,8 +100,9 @@ class ClipTextEncoder(BaseTextEncoder):
     @property
     def reader(self) -> PromptReader:
         """Divides captions into tokens; special tokens and learned words are found in them."""
-        words = {**special_tokens(self.pad_token), **self.learned.ids}
-        return PromptReader(words, self.max_length, self.pad_token)
+        added = added_words(self.added_tokens)
+        words = {**special_tokens(self.pad_token), **added, **self.learned.ids}
+        return PromptReader(words, self.max_length, self.pad_token, within=tuple(added))
 
     def cut_off(self, caption: str) -> str:
         """End of a caption beyond `max_length` tokens."""
@@ -148,6 +156,17 @@ class ClipTextEncoder(BaseTextEncoder):
 def _weighted(h: Tensor, tokens: Tokens) -> Tensor:
     """Hidden states of the chunks of one caption with their weights, one behind the other, (k l, d)."""
     return torch.cat([emphasised(chunk, w) for chunk, w in zip(h, tokens.weights, strict=True)])
+
+
+def _checked_tokens(added: Mapping[str, int], vocabulary_size: int) -> dict[str, int]:
+    """The added tokens, after checking that each has a row of its own behind CLIP's."""
+    for token, number in added.items():
+        if not token or not CLIP_VOCABULARY <= number < vocabulary_size:
+            raise UserError(
+                f"added_tokens must have rows in [{CLIP_VOCABULARY}, {vocabulary_size}), got {token!r} at "
+                f"{number}"
+            )
+    return dict(added)
 
 
 def _check_model(model_name: str | None, pretrained: str, quick_gelu: bool) -> None:

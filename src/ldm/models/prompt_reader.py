@@ -1,6 +1,6 @@
 """Prompts -> token ids and weights of the chunks that a CLIP text encoder reads."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
@@ -33,13 +33,16 @@ class PromptReader:
     """Divides prompts into tokens.
 
     Args:
-        words: with ids of their own: special tokens and learned words.
+        words: with ids of their own: special tokens, added tokens and learned words.
         length: tokens of a chunk, start and end included.
         pad: id of the padding.
+        within: words that are found inside of others as well: added tokens.
     """
 
-    def __init__(self, words: Mapping[str, tuple[int, ...]], length: int, pad: int) -> None:
-        self.words, self.length, self.pad = words, length, pad
+    def __init__(
+        self, words: Mapping[str, tuple[int, ...]], length: int, pad: int, within: Collection[str] = ()
+    ) -> None:
+        self.words, self.length, self.pad, self.within = words, length, pad, within
 
     def units(self, prompt: str, prompt_weights: bool = False, breaks: bool = False) -> list[Unit]:
         """The tokens of a prompt.
@@ -50,13 +53,14 @@ class PromptReader:
             breaks: the word BREAK ends a chunk, rather than being text.
         """
         if not prompt_weights:
-            return [Unit(ids) for ids in units(prompt, self.words)]
+            return [Unit(ids) for ids in units(prompt, self.words, self.within)]
         found: list[Unit] = []
         for text, weight in weighted(prompt):
             if text is None and breaks:
                 found.append(Unit(()))
                 continue
-            found += [Unit(ids, weight) for ids in units("BREAK" if text is None else text, self.words)]
+            read = units("BREAK" if text is None else text, self.words, self.within)
+            found += [Unit(ids, weight) for ids in read]
         return found
 
     def read(self, prompt: str, prompt_weights: bool = False, long_prompts: str = "cut") -> Tokens:

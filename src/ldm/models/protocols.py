@@ -55,7 +55,8 @@ class Backbone(Protocol):
 
     @property
     def supports(self) -> frozenset[str]:
-        """Capabilities: "pag" (honours `cond.identity_attention`, for perturbed-attention guidance)."""
+        """Capabilities: "pag" (honours `cond.identity_attention`, for perturbed-attention guidance);
+        "guidance_scale" (reads `cond.guidance`: distilled with guidance, and evaluated without)."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,27 @@ def special_tokens(pad: int) -> Mapping[str, tuple[int, ...]]:
     return {**SPECIAL, clip_tokenizer().decoder[pad].removesuffix("</w>"): (pad,)}
 
 
-def units(text: str, words: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+def added_words(tokens: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Tokens that were added to CLIP's, with the ids that each stands for.
+
+    One with further vectors, named with _1, _2, ..., stands for all of them, as in diffusers' pipelines.
+
+    Args:
+        tokens: with their ids.
+    """
+    ids = {token.lower(): number for token, number in tokens.items()}
+    words = {}
+    for token, number in ids.items():
+        found = [number]
+        while (further := ids.get(f"{token}_{len(found)}")) is not None:
+            found.append(further)
+        words[token] = tuple(found)
+    return words
+
+
+def units(
+    text: str, words: Mapping[str, tuple[int, ...]], within: Collection[str] = ()
+) -> list[tuple[int, ...]]:
     """Token ids of a text without its start and end; the ids of a word stay together.
 
     Args:
@@ -80,10 +100,11 @@ def units(text: str, words: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ..
         words: what is found before the text is divided into tokens, with ids. Longer words come first. A word
             that begins and ends in letters or digits is not found inside of others; the case of letters does
             not matter, but for special tokens.
+        within: words that are found inside of others as well, as transformers finds added tokens.
     """
     found: list[tuple[int, ...]] = []
     known = {word if word in SPECIAL else word.lower(): ids for word, ids in words.items()}
-    for i, piece in enumerate(_pattern(tuple(sorted(words))).split(text)):
+    for i, piece in enumerate(_pattern(tuple(sorted(words)), frozenset(within)).split(text)):
         if i % 2:  # between two pieces of text
             found.append(known[piece if piece in SPECIAL else piece.lower()])
         else:
@@ -92,12 +113,12 @@ def units(text: str, words: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ..
 
 
 @lru_cache(maxsize=64)
-def _pattern(words: Iterable[str]) -> re.Pattern[str]:
+def _pattern(words: Iterable[str], within: Collection[str]) -> re.Pattern[str]:
     """Splits a text at words, which stay in the result."""
     parts = []
     for word in sorted(words, key=len, reverse=True):
         text = re.escape(word)
-        edge = r"\b" if re.fullmatch(r"\w(.*\w)?", word) else ""
+        edge = r"\b" if word not in within and re.fullmatch(r"\w(.*\w)?", word) else ""
         parts.append(f"{edge}{text if word in SPECIAL else f'(?i:{text})'}{edge}")
     return re.compile(f"({'|'.join(parts) or '(?!)'})")
 

@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.attention import SelfAttentionBlock, SpatialTransformer
-from ldm.models.blocks import Downsample, ResBlock, Upsample, timestep_embedding, zero_
+from ldm.models.blocks import (
+    Downsample,
+    ResBlock,
+    Upsample,
+    guidance_features,
+    timestep_embedding,
+    zero_,
+)
 from ldm.utils.errors import UserError
 
 ATTENTION_KINDS = ("none", "self", "cross")
@@ -185,6 +192,8 @@ class UNet(nn.Module):
             for none.
         layout_rank: number of learned maps that the pooled condition weights, added beside the position table
             (`Layout`); None for none.
+        guidance_dim: features of the guidance scale that a distilled net reads (`guidance_features`); None
+            for a net that is not told the scale.
         norm_groups: groups of all GroupNorms.
         dropout: dropout inside the residual blocks.
     """
@@ -206,6 +215,7 @@ class UNet(nn.Module):
         pooled_dim: int | None = None,
         position_size: int | None = None,
         layout_rank: int | None = None,
+        guidance_dim: int | None = None,
         norm_groups: int = 32,
         dropout: float = 0.0,
     ) -> None:
@@ -214,9 +224,14 @@ class UNet(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.context_dim, self.pooled_dim = context_dim, pooled_dim
         self.downscale = 2 ** (len(channels) - 1)
-        self.supports = frozenset() if mid_attention == "none" else frozenset({"pag"})
+        self.supports = frozenset(
+            (["pag"] if mid_attention != "none" else []) + (["guidance_scale"] if guidance_dim else [])
+        )
         embedding_dim = 4 * channels[0]
         self.time_embed = _time_embed(channels[0], embedding_dim)
+        self.guidance_dim = guidance_dim
+        if guidance_dim is not None:
+            self.guidance_embed = nn.Linear(guidance_dim, channels[0], bias=False)
         if pooled_dim is not None:
             self.pooled_embed = nn.Linear(pooled_dim, embedding_dim)
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
@@ -246,9 +261,15 @@ class UNet(nn.Module):
         self.layout = Layout(self.pooled_dim, layout_rank, channels, position_size)
 
     def embed(self, t: Float[Tensor, " b"], cond: Conditioning) -> Float[Tensor, "b e"]:
-        """Returns the embedding of the time and of the pooled condition."""
-        features = timestep_embedding(t, self.conv_in.out_channels)
-        embedding = self.time_embed(features.to(self.conv_in.weight.dtype))
+        """Returns the embedding of the time, of the guidance scale and of the pooled condition."""
+        dtype = self.conv_in.weight.dtype
+        features = timestep_embedding(t, self.conv_in.out_channels).to(dtype)
+        if self.guidance_dim is not None:
+            if cond.guidance is None:
+                raise UserError(f"guidance_dim={self.guidance_dim} needs the guidance scale, got none")
+            scale = guidance_features(cond.guidance, self.guidance_dim)
+            features = features + self.guidance_embed(scale.to(dtype))
+        embedding = self.time_embed(features)
         if self.pooled_dim is None:
             return embedding
         if cond.pooled is None:

@@ -1,9 +1,10 @@
 """Checks that nets and their config fit a pipeline, and each other."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ldm.checkpoints.assemble import COMPONENTS
+from ldm.checkpoints.families import check_channels
 from ldm.utils.errors import UserError
 
 SETTINGS = ("scheduler", "timesteps", "num_inference_steps", "guidance_scale")
@@ -18,9 +19,12 @@ def check_settings(config: Mapping[str, Any]) -> None:
         raise UserError(f"the config of the model lacks {', '.join(missing)} in 'sampling'")
 
 
-def check_complete(path: Any, found: Container[str]) -> None:
-    """Raises ValueError if the checkpoint at a path lacks a net that sampling needs."""
-    if missing := [name for name in COMPONENTS if name not in found]:
+def check_complete(path: Any, components: Collection[str]) -> None:
+    """Raises ValueError naming the nets that a checkpoint lacks."""
+    missing = [name for name in COMPONENTS if name not in components]
+    if missing and list(components) == ["autoencoder"]:
+        raise UserError(f"{path} holds an autoencoder alone: give it as vae=, with a checkpoint of a model")
+    if missing:
         raise UserError(f"{path} is no complete model: it has no {', '.join(missing)}")
 
 
@@ -30,9 +34,11 @@ def check_input_channels(autoencoder: Any, backbone: Any, extra: int) -> None:
     Raises: ValueError naming the pipeline that fits.
     """
     latent, found = autoencoder.latent_channels, backbone.in_channels
-    if found != latent + extra:
-        kind = "not supported" if extra else "an inpainting model: use InpaintPipeline (mode=inpaint)"
-        raise UserError(f"a net with {found} input channels for latents of {latent} is {kind}")
+    if found == latent + extra:
+        return
+    check_channels(found, latent)
+    kind = "no inpainting model" if extra else "an inpainting model: use InpaintPipeline (mode=inpaint)"
+    raise UserError(f"a net with {found} input channels for latents of {latent} is {kind}")
 
 
 def check_same_latents(path: Any, own: Any, other: Any) -> None:

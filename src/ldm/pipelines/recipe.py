@@ -16,7 +16,7 @@ from ldm.utils.image_io import save_png
 
 KEY = "ldm"
 FILES = ("image", "mask")
-MODELS = ("checkpoint", "weak_checkpoint", "lora", "embeddings")
+MODELS = ("checkpoint", "weak_checkpoint", "lora", "embeddings", "vae")
 ITEM = ("prompt", "negative_prompt", "seed", "number")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
 # How recipes were read that do not say it.

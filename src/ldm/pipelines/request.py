@@ -30,7 +30,7 @@ CALL = (
     *("num_inference_steps", "guidance_scale", "eta", "noise", "clip_skip", "height", "width", "strength"),
     *("resample", "jump_length", "prompt_weights", "long_prompts"),
 )
-READING = ("variant", "prediction", "ema", "dtype")
+READING = ("variant", "prediction", "ema", "strict", "vae", "dtype")
 MODEL = ("vae_slicing", "vae_tiling", "lora_scale")
 NODES = ("scheduler", "timesteps", "thresholding", "guidance")
 
@@ -72,7 +72,7 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
         checkpoint = request["checkpoint"] or stack.enter_context(shipped_model())
         hashes = digests(request, of_run(Path(checkpoint)))
         check_digests(hashes, wanted or {})
-        options = {name: request[name] for name in READING}
+        options = {name: request[name] for name in READING if name in request}  # recipes may be older
         with _found("checkpoint"):
             pipeline = KINDS[kind].from_pretrained(checkpoint, device=device, **options)
     for file, scale in adapters:
