@@ -69,7 +69,7 @@ def opened(command: str, config_dir: str | None, keys: Collection[str] = ()) -> 
 
 
 def _sweeps_by_config(instance: Hydra, config_name: str, arguments: Namespace) -> bool:
-    """Whether `hydra.mode=MULTIRUN` is in the config, which is composed only where it can be.
+    """True if the config has `hydra.mode=MULTIRUN`; it is composed only where it can.
 
     No config of `ldm` sets the mode, so it takes a folder of the user or an override of Hydra's own config.
     """
