@@ -3,11 +3,16 @@
 import logging
 import os
 import random
-from collections.abc import Callable, Sequence
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import lean_jaxtyping  # noqa: F401  before anything of ldm
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -25,6 +30,39 @@ for name in [n for n in os.environ if n.startswith("SLURM_") and n != "SLURM_CON
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+# Files that take long begin first, so that the processes of `make test` end together.
+LONGEST_FIRST = (
+    "docs/test_pages.py",
+    "cli/test_train.py",
+    "training/distributed/test_sharded_runs.py",
+    "training/test_kills.py",
+    "test_notebooks.py",
+    "planning/test_simulate.py",
+    "test_runbook.py",
+    "conf/test_groups.py",
+    "schedulers/test_oracle.py",
+    "schedulers/test_stochastic.py",
+    "cli/test_plan.py",
+    "cli/test_ema.py",
+    "cli/test_precompute.py",
+    "planning/test_dry_run.py",
+    "cli/test_train_shards.py",
+    "cli/test_fine_tuning.py",
+    "parity/test_pipelines.py",
+    "training/loggers/test_wandb.py",
+    "checkpoints/test_assemble.py",
+    "cli/test_sample.py",
+    "checkpoints/test_converter.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the tests by file."""
+    folder = Path(__file__).parent
+    place = {folder / name: i for i, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +170,30 @@ def build(config: dict[str, Any], seed: int = 0, names: Sequence[str] = COMPONEN
         module.load_state_dict(state, assign=True)
         components[name] = module.requires_grad_(False).eval()
     return LoadedModel(config=config, components=components)
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[str]:
+    """A `python` whose processes are forked from one that has imported torch, Lightning and ldm.
+
+    Outside Linux it is the ordinary one.
+    """
+    if sys.platform != "linux":
+        yield sys.executable
+        return
+    support = Path(__file__).parent / "support"
+    with tempfile.TemporaryDirectory(prefix="ldm") as name:
+        path, address = Path(name, "python"), f"{name}/socket"
+        words = [os.path.realpath(sys.executable), "-IS", f"{support}/warm_client.py", address]
+        path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        path.chmod(0o755)
+        command = [sys.executable, f"{support}/warm_server.py", address, str(path)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env=environment, **pipes) as server:
+            assert server.stdout.readline() == "ready\n"
+            yield str(path)
+            server.stdin.close()
 
 
 @pytest.fixture(scope="session")

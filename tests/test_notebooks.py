@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ def test_there_is_a_page_for_each_pipeline_and_the_converter():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_notebook_runs_from_top_to_bottom(path, tmp_path):
+def test_the_notebook_runs_from_top_to_bottom(path, warm_python, tmp_path):
     # A process of its own: the filters and plugins of this test run are not the notebook's.
-    command = [sys.executable, "-m", "pytest", "--nbmake", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
+    command = [warm_python, "-m", "pytest", "--nbmake", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
     done = subprocess.run(
         [*command, "--rootdir", str(FOLDER), str(path)],
         cwd=tmp_path,

@@ -35,12 +35,12 @@ def in_diffusers(component: str, node: dict[str, Any], keys: Any) -> dict[str, t
 
 
 @pytest.mark.parametrize("family", ["sd1", "inpaint", "sd2"])
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 36), marks=pytest.mark.slow)])
 def test_names_lead_there_and_back_for_every_tensor(
-    weights: ModuleType, family: str, block: int, stable_diffusion: Make
+    weights: ModuleType, family: str, seeds: range, stable_diffusion: Make
 ):
-    """9 x 12 random configurations: ours -> diffusers -> ours and ours -> original -> ours, byte for byte."""
-    for seed in range(9 * block, 9 * block + 9):
+    """Random configurations: ours -> diffusers -> ours and ours -> original -> ours, byte for byte."""
+    for seed in seeds:
         model = stable_diffusion(family, seed)
         ours = weights.states(model)
         for names in (in_diffusers, in_single_file):

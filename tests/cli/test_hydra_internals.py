@@ -1,9 +1,12 @@
 """Hydra 1.3 still has the objects that are used beyond its public interface."""
 
+from pathlib import Path
+
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from ldm.cli.arguments import parse
 from ldm.cli.hydra_internals import mode, opened
@@ -59,6 +62,9 @@ def test_the_global_hydra_is_as_it_was_within_and_after():
         (["--run"], "run"),
         (["-m"], "multirun"),
         (["hydra.mode=MULTIRUN"], "multirun"),
+        (["++hydra.mode=MULTIRUN"], "multirun"),
+        (["+hydra={mode: MULTIRUN}"], "multirun"),
+        (["hydra.run.dir=somewhere"], "run"),
         (["--cfg", "job"], "show_cfg"),
         (["--info"], "show_info"),
         (["-sc", "install=bash"], "shell_completion"),
@@ -76,3 +82,22 @@ def test_flags_choose_the_mode(words, method):
     if method in ("run", "multirun"):
         assert call.args[-1][-1] == f"hydra.mode={method.upper()}"
         assert call.args[:2] == ("ema", job)
+
+
+def test_a_config_of_the_users_may_choose_to_sweep(tmp_path):
+    text = "# @package _global_\nhydra:\n  mode: MULTIRUN\n"
+    (tmp_path / "averages").mkdir()
+    (tmp_path / "averages" / "own.yaml").write_text(text)
+    register_resolvers()
+    with opened("train", str(tmp_path)) as hydra:
+        words = ["--config-dir", str(tmp_path), "averages=own"]
+        call = mode(hydra, "train", lambda cfg: None, parse("train", words))
+        assert call.func == hydra.multirun
+
+
+def test_no_config_of_ours_chooses_the_mode():
+    """So that it need not be composed to find out."""
+    for path in sorted((Path(__file__).parents[2] / "conf").rglob("*.yaml")):
+        node = OmegaConf.load(path)
+        assert "mode" not in (node.get("hydra") or {}), path
+        assert "hydra" not in path.relative_to(path.parents[1]).parts[0] or "mode" not in node, path

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -149,29 +148,31 @@ def test_a_stopped_run_goes_on_bit_for_bit(finished, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog):
-    folder = tmp_path / "run"
-    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation.retrieval.limit=1"]
-    assert run(folder, *given, "trainer.max_steps=60", DECAY, "callbacks.checkpoint.every_n_steps=30") == 0
-    file = folder / "checkpoints" / "step_00000060" / "state.ckpt"
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation=prompts", DECAY]
+    assert run(whole, *given, "trainer.max_steps=9") == 0
+    assert run(folder, *given, "trainer.max_steps=6", "callbacks.checkpoint.every_n_steps=3") == 0
+    file = folder / "checkpoints" / "step_00000006" / "state.ckpt"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    assert run(folder, *given) == 0
+    assert run(folder, *given, "trainer.max_steps=9") == 0
     said = (folder / "train.log").read_text()
-    assert "step_00000060 is passed over: state.ckpt is damaged" in said
-    assert "going on at step 30" in said
-    ours, theirs = checkpoint(folder)["state_dict"], checkpoint(finished)["state_dict"]
+    assert "step_00000006 is passed over: state.ckpt is damaged" in said
+    assert "going on at step 3" in said
+    ours, theirs = checkpoint(folder)["state_dict"], checkpoint(whole)["state_dict"]
+    assert checkpoint(folder)["global_step"] == 9
     assert [key for key, value in theirs.items() if not torch.equal(ours[key], value)] == []
 
 
 def test_going_back_in_a_run_that_went_further_is_refused(finished, tmp_path, capsys):
     folder = tmp_path / "run"
-    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation.retrieval.limit=1"]
+    given = [f"first_stage.checkpoint={finished}/autoencoder.safetensors", "evaluation=prompts"]
     assert run(folder, *given, "trainer.max_steps=6", "callbacks.checkpoint.every_n_steps=3") == 0
     first = folder / "checkpoints" / "step_00000003"
     assert run(folder, *given, f"resume={first}") == 2
     assert "goes on to step 6: choose another run directory" in capsys.readouterr().err
-    more = ["evaluation.retrieval.limit=1", "trainer.max_steps=6"]  # the branch takes the first stage with it
+    more = ["evaluation=prompts", "trainer.max_steps=6"]  # the branch takes the first stage with it
     assert run(tmp_path / "branch", f"resume={first}", *more) == 0
     ours, theirs = checkpoint(folder)["state_dict"], checkpoint(tmp_path / "branch")["state_dict"]
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -179,12 +180,12 @@ def test_going_back_in_a_run_that_went_further_is_refused(finished, tmp_path, ca
     assert "has checkpoints and resume=never" in capsys.readouterr().err
 
 
-def test_two_processes_train_as_one_and_wandb_has_a_run_for_each_stage(finished, tmp_path):
+def test_two_processes_train_as_one_and_wandb_has_a_run_for_each_stage(finished, warm_python, tmp_path):
     folder = tmp_path / "run"
     options = ["trainer=ddp", "trainer.accelerator=cpu", "logger=wandb", "first_stage.max_steps=40"]
     options += ["trainer.max_steps=20", DECAY, "evaluation.retrieval.limit=1", f"hydra.run.dir={folder}"]
     done = subprocess.run(
-        [sys.executable, "-m", "ldm.cli.train", *TINY, *options],
+        [warm_python, "-m", "ldm.cli.train", *TINY, *options],
         env=os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
         cwd=tmp_path,
         capture_output=True,
@@ -247,7 +248,11 @@ def test_a_mistake_is_one_line_and_status_2(override, says, tmp_path, capsys):
 
 def test_sample_grids_take_rules_and_weaker_nets(finished, tmp_path):
     weak = finished / "checkpoints"
-    short = ["trainer.max_steps=2", f"first_stage.checkpoint={finished / 'autoencoder.safetensors'}"]
+    short = [
+        "trainer.max_steps=2",
+        "evaluation=prompts",
+        f"first_stage.checkpoint={finished / 'autoencoder.safetensors'}",
+    ]
     for name, *more in (("apg",), ("interval",), ("autoguidance", f"weak_checkpoint={weak}")):
         assert run(tmp_path / name, f"guidance={name}", "sampling.guidance_scale=3", *short, *more) == 0
         assert (tmp_path / name / "samples" / "prompts.png").is_file()

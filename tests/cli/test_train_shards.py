@@ -33,7 +33,8 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def first_stage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
-    assert train.main(["experiment=tiny", "threads=1", "trainer.max_steps=1", f"hydra.run.dir={folder}"]) == 0
+    short = ["first_stage.max_steps=2", "trainer.max_steps=1", "evaluation=prompts"]
+    assert train.main(["experiment=tiny", "threads=1", *short, f"hydra.run.dir={folder}"]) == 0
     return folder / "autoencoder.safetensors"
 
 
@@ -46,16 +47,26 @@ def run(folder, shards, first_stage, *more):
         "task.cache_latents=false",
         "data.flip=0.5",
         "evaluation=prompts",
+        "sampling.num_inference_steps=1",
+        "backbone.channels=[8]",
+        "backbone.attention=[cross]",
     ]
     lines = ["experiment=tiny", "threads=1", f"hydra.run.dir={folder}", *options, *small, *ends, *more]
     return train.main(lines)
 
 
+@pytest.fixture(scope="module")
+def whole(shards, first_stage, tmp_path_factory):
+    """A run of 12 steps in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run(folder, shards, first_stage, "trainer.max_steps=12") == 0
+    return folder
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(workers, shards, first_stage, tmp_path):
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(workers, whole, shards, first_stage, tmp_path):
     """30 samples in batches of 8: the epochs end at 3.75, 7.5 and 11.25 steps."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run(whole, shards, first_stage, "trainer.max_steps=12") == 0
+    parts = tmp_path / "parts"
     for steps in (3, 8, 12):
         more = [f"trainer.max_steps={steps}", "lr_schedule.total_images=96", f"data.num_workers={workers}"]
         assert run(parts, shards, first_stage, *more) == 0

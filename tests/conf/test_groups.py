@@ -1,5 +1,7 @@
 """Every option of every config group composes and passes the checks; every experiment's nets can be built."""
 
+import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -47,8 +49,14 @@ OPTIONS = [option for option in FILES if option.partition("/")[0] not in OTHER_C
 EXPERIMENTS = [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))]
 
 
-def composed(*overrides):
+@functools.cache
+def _composed(*overrides):
     return compose("train", ["paths.run=/nowhere", *overrides])
+
+
+def composed(*overrides):
+    """A config of ldm-train; several tests ask for the same."""
+    return copy.deepcopy(_composed(*overrides))
 
 
 def nets_of(config):
@@ -110,7 +118,7 @@ def experiment(name):
 
 
 @pytest.mark.parametrize(
-    "changes", [[], ["trainer.max_steps=200"], ["data.batch_size=64"], ["first_stage.max_steps=30"]]
+    "changes", [[], ["trainer.max_steps=200", "data.batch_size=64", "first_stage.max_steps=30"]]
 )
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_decay_of_the_learning_rate_ends_with_the_training(name, changes):

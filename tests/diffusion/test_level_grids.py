@@ -1,5 +1,6 @@
 """Grids by noise level: every number of steps, their formulas, and the published lists."""
 
+import inspect
 from itertools import product
 
 import pytest
@@ -18,7 +19,10 @@ BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.
 
 @pytest.mark.parametrize(("grid", "schedule"), list(product(GRIDS, SCHEDULES)))
 def test_every_number_of_steps_is_run_from_the_top_to_the_end(grid, schedule):
-    for n in (*range(1, 41), 50, 99, 100, 250, 333, 500, 501, 777, 999, 1000):
+    few = (1, 2, 5, 20, 50, 333, 999, 1000)
+    same = "schedule" not in inspect.signature(GRIDS[grid].func).parameters  # on all schedules
+    again = same and schedule != next(iter(SCHEDULES))
+    for n in few if again else (*range(1, 41), 50, 99, 100, 250, 333, 500, 501, 777, 999, 1000):
         times = times_of(GRIDS[grid], SCHEDULES[schedule], n)
         assert len(times) == n + 1
         assert times[-1] == FINAL.get(grid, -1.0)

@@ -121,7 +121,7 @@ def names_a_file(words):
     return any(re.search(r"\.dir=|output=|folder=|/|config-dir", word) for word in words)
 
 
-def run(words, block, done):
+def run(words, block, done, python):
     """Runs one command, unless it names no file and has run on another page."""
     command, arguments = words[0], small(words, block)
     if (command, *arguments) in done and not names_a_file(words):
@@ -131,7 +131,7 @@ def run(words, block, done):
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         module = f"ldm.cli.{command.removeprefix('ldm-')}"
         finished = subprocess.run(
-            [sys.executable, "-m", module, *(words[1:] if "--help" in words else arguments)],
+            [python, "-m", module, *(words[1:] if "--help" in words else arguments)],
             env=environment,
             capture_output=True,
             text=True,
@@ -188,7 +188,7 @@ def table_of_photos(folder, monkeypatch):
 @pytest.mark.dist  # those of many-machines.md start ranks
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_blocks_of_a_page_run_in_order(page, folder, commands_run, request):
+def test_the_blocks_of_a_page_run_in_order(page, folder, commands_run, warm_python, request):
     names = {}
     if "photos.parquet" in page.read_text():
         request.getfixturevalue("table_of_photos")
@@ -203,7 +203,7 @@ def test_the_blocks_of_a_page_run_in_order(page, folder, commands_run, request):
                 if block.how == "not run" or words[0] in SHOWN:
                     check_shown(words)
                 else:
-                    run(words, block, commands_run)
+                    run(words, block, commands_run, warm_python)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

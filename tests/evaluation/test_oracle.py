@@ -46,7 +46,12 @@ def test_the_denoiser_is_the_mean_of_the_posterior(data, name):
         assert found.x0[i].item() == pytest.approx(((weight * u).sum() / weight.sum()).item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+LIKE_OTHERS = ("cosine", "linear", "sigmoid")  # tables as scaled_linear and zero_snr are
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LIKE_OTHERS)) for n in SCHEDULES]
+)
 def test_the_flow_is_that_of_a_fine_solver(name):
     schedule, solver = SCHEDULES[name], DPMSolverPPSingle(order=3)
     ends = schedule.log_snr(torch.tensor([900.0, 20.0], dtype=torch.float64))

@@ -64,10 +64,11 @@ def test_the_step_to_resume_at_is_found_and_the_run_stays_as_it_is(here, capsys)
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text("{}")
     before = left(here)
-    given = [*TINY, f"hydra.run.dir={here}/run", "first_stage.checkpoint=nowhere.safetensors"]
+    small = [*TINY, "backbone.channels=[8]", "backbone.attention=[cross]"]
+    given = [*small, f"hydra.run.dir={here}/run", "first_stage.checkpoint=nowhere.safetensors"]
     assert train.main([*given]) == 2
     assert "first_stage.checkpoint: nothing at" in capsys.readouterr().err
-    given = [*TINY, "hydra.run.dir=run"]
+    given = [*small, "hydra.run.dir=run"]
     assert train.main(given) == 0
     assert "would resume at step 60" in capsys.readouterr().out
     assert train.main([*given, "trainer.max_steps=60"]) == 0

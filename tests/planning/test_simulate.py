@@ -1,7 +1,7 @@
 """What a step on fake tensors is said to need is what real steps on this CPU take."""
 
 import importlib.util
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from ldm.models.lora import LoRA
 from ldm.models.text_encoder import TinyTextEncoder
 from ldm.models.unet import UNet
 from ldm.models.vae import AutoencoderKL
-from ldm.planning.simulate import Setting, on_meta, simulate
+from ldm.planning.simulate import Setting, on_meta
+from ldm.planning.simulate import simulate as simulate_anew
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.distributed.sharding import blocks, recompute
 from ldm.training.latent_diffusion import LatentDiffusion
@@ -56,6 +57,16 @@ def diffusion(device="meta", mid_attention=True, **changes):
         image_size=SIZE,
         **OPTIMISER | changes,
     )
+
+
+@cache
+def simulate(make, setting, image_size, **more):
+    """One simulation for the tests that ask for the same."""
+    return simulate_anew(make, setting, image_size, **more)
+
+
+without_attention = partial(diffusion, mid_attention=False)
+adapted = partial(diffusion, adapters=partial(LoRA, rank=2, alpha=2.0, targets=["to_q", "to_out"]))
 
 
 def autoencoder(device="cpu"):
@@ -102,7 +113,7 @@ def test_memory_at_any_batch_is_that_of_a_step_simulated_at_it():
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_flops_are_those_that_torch_counts_in_a_real_step(checkpointing):
     """But for the CPU's fused attention, that of frozen nets, which torch's counter passes over."""
-    seen = simulate(partial(diffusion, mid_attention=False), Setting(checkpointing=checkpointing), SIZE)
+    seen = simulate(without_attention, Setting(checkpointing=checkpointing), SIZE)
     module = diffusion("cpu", mid_attention=False)
     module.configure_model()
     if checkpointing:
@@ -145,26 +156,19 @@ def test_state_counts_every_twin_of_the_weights_and_two_moments():
 
 
 def test_a_frozen_base_is_held_beside_its_adapters_and_gets_no_gradients():
-    lora = partial(LoRA, rank=2, alpha=2.0, targets=["to_q", "to_out"])
-    whole, seen = (
-        simulate(diffusion, Setting(), SIZE),
-        simulate(partial(diffusion, adapters=lora), Setting(), SIZE),
-    )
+    whole, seen = (simulate(make, Setting(), SIZE) for make in (diffusion, adapted))
     base = sum(p.numel() for p in BACKBONE().parameters())
-    assert seen.parameters == sum(p.numel() for p in lora(BACKBONE()).parameters())
+    assert seen.parameters == sum(p.numel() for p in adapted.keywords["adapters"](BACKBONE()).parameters())
     assert (
         seen.state["ema"] == seen.state["parameters"] == 4 * seen.parameters < 0.1 * whole.state["parameters"]
     )
     assert seen.state["frozen"] >= whole.state["frozen"] + 4 * base
     assert seen.flops["backward"] < 0.8 * whole.flops["backward"]
-    assert seen.model_flops == pytest.approx(
-        on_meta(partial(diffusion, adapters=lora)).flops_per_image(), rel=0.1
-    )
+    assert seen.model_flops == pytest.approx(on_meta(adapted).flops_per_image(), rel=0.1)
 
 
 def test_of_adapters_whose_data_are_encoded_only_the_base_is_held():
-    lora = partial(LoRA, rank=2, alpha=2.0, targets=["to_q"])
-    seen = simulate(partial(diffusion, adapters=lora), Setting(precomputed=True), SIZE)
+    seen = simulate(adapted, Setting(precomputed=True), SIZE)
     assert seen.state["frozen"] == 4 * sum(p.numel() for p in BACKBONE().parameters())
 
 

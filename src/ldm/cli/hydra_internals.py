@@ -68,6 +68,18 @@ def opened(command: str, config_dir: str | None, keys: Collection[str] = ()) -> 
         GlobalHydra.instance().hydra = before  # another object: Hydra puts a copy back
 
 
+def _sweeps_by_config(instance: Hydra, config_name: str, arguments: Namespace) -> bool:
+    """True if the config has `hydra.mode=MULTIRUN`; it is composed only where it can.
+
+    No config of `ldm` sets the mode, so it takes a folder of the user or an override of Hydra's own config.
+    """
+    keys = [override.lstrip("+~").partition("=")[0].partition("@")[0] for override in arguments.overrides]
+    own = any(key in ("hydra", "hydra.mode") or key.startswith("hydra/") for key in keys)
+    if arguments.config_dir is None and not own:
+        return False
+    return bool(instance.get_mode(config_name, arguments.overrides) == RunMode.MULTIRUN)
+
+
 def mode(
     instance: Hydra, config_name: str, job: Callable[[DictConfig], None], arguments: Namespace
 ) -> Callable[[], Any]:
@@ -83,6 +95,6 @@ def mode(
         return partial(instance.shell_completion, config_name, overrides)
     if arguments.info:
         return partial(instance.show_info, arguments.info, config_name=config_name, overrides=overrides)
-    if arguments.multirun or instance.get_mode(config_name, overrides) == RunMode.MULTIRUN:
+    if arguments.multirun or _sweeps_by_config(instance, config_name, arguments):
         return partial(instance.multirun, config_name, job, [*overrides, "hydra.mode=MULTIRUN"])
     return partial(instance.run, config_name, job, [*overrides, "hydra.mode=RUN"])

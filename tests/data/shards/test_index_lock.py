@@ -40,9 +40,9 @@ def shards(tmp_path):
 
 
 @pytest.mark.dist
-def test_of_three_processes_one_makes_the_index(shards, tmp_path):
+def test_of_three_processes_one_makes_the_index(shards, warm_python, tmp_path):
     folder, count = tmp_path / "index", tmp_path / "count"
-    command = [sys.executable, "-c", RANK, str(folder), str(count), *shards]
+    command = [warm_python, "-c", RANK, str(folder), str(count), *shards]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     ranks = [subprocess.Popen(command, **pipes) for _ in range(3)]
     said = [rank.communicate(timeout=60) for rank in ranks]

@@ -71,10 +71,11 @@ def one_of_two(rank, folder):
 
 
 @pytest.mark.dist
-def test_averages_of_sharded_nets_are_those_of_whole_ones(tmp_path):
+def test_averages_of_sharded_nets_are_those_of_whole_ones(kills, tmp_path):
     """FSDP2 on two ranks: both gather the same numbers, bit for bit those of one process."""
-    spawn = multiprocessing.get_context("spawn")
-    ranks = [spawn.Process(target=one_of_two, args=(rank, tmp_path)) for rank in range(2)]
+    warm = multiprocessing.get_context("forkserver")
+    warm.set_forkserver_preload(kills.PRELOADED)
+    ranks = [warm.Process(target=one_of_two, args=(rank, tmp_path)) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:

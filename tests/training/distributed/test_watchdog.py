@@ -1,111 +1,59 @@
-"""A rank that dies is named and takes the others with it in seconds; one that leaves does not."""
+"""The callback; the connections that it makes are in test_heartbeats.py, whole runs in test_kills.py."""
 
-import os
-import re
-import signal
-import socket
-import subprocess
-import sys
-import time
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import lightning.pytorch as pl
 import pytest
 
+from ldm.training.distributed import watchdog
 from ldm.training.distributed.watchdog import Watchdog
-
-pytestmark = pytest.mark.dist
-RANK = """
-import logging, sys, time
-from ldm.training.distributed.watchdog import Heartbeats
-
-logging.basicConfig(format="%(message)s")
-rank, world, silence = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-folder = sys.argv[4]
-
-def broadcast(x):  # through a file
-    import json, os, pathlib
-    path = pathlib.Path(folder, "place")
-    if rank == 0:
-        path.with_suffix(".new").write_text(json.dumps(x))
-        path.with_suffix(".new").rename(path)
-    while not path.exists():
-        time.sleep(0.01)
-    return json.loads(path.read_text())
-
-peers = Heartbeats(rank, world, "127.0.0.1", broadcast, silence)
-print("ready", flush=True)
-for line in sys.stdin:
-    if line.strip() == "leave":
-        peers.leave()
-        break
-    if line.strip() == "fail":
-        peers.fail()
-        sys.exit(1)
-"""
 
 
 @pytest.fixture
-def ranks(tmp_path):
-    processes = []
-
-    def start(world, silence=30.0):
-        for rank in range(world):
-            argv = [sys.executable, "-c", RANK, str(rank), str(world), str(silence), str(tmp_path)]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            processes.append(subprocess.Popen(argv, text=True, **pipes))
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        return processes
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+def heartbeats(monkeypatch):
+    """Stands in for the connections: their class, whose instance is `heartbeats.return_value`."""
+    made = Mock(spec=watchdog.Heartbeats)
+    monkeypatch.setattr(watchdog, "Heartbeats", made)
+    return made
 
 
-def last_words(process):
-    process.wait(timeout=10)
-    return process.stderr.read()
+MODULE = Mock(spec=pl.LightningModule)
 
 
-@pytest.mark.parametrize("victim", [0, 2])
-def test_a_killed_rank_is_named_by_all_others_within_seconds(ranks, victim):
-    processes = ranks(3)
-    start = time.monotonic()
-    processes[victim].send_signal(signal.SIGKILL)
-    for rank, process in enumerate(processes):
-        said = last_words(process)
-        if rank != victim:
-            assert process.returncode == 1
-            name = rf"rank {victim} \({re.escape(socket.gethostname())}, process {processes[victim].pid}\)"
-            assert re.search(rf"{name} is gone: rank {rank} .* ends, too", said)
-    assert time.monotonic() - start < 5
+def trainer(world):
+    strategy = SimpleNamespace(cluster_environment=SimpleNamespace(main_address="there"), broadcast=len)
+    return Mock(spec=pl.Trainer, world_size=world, global_rank=1, strategy=strategy)
 
 
-def test_a_rank_that_fails_is_named(ranks):
-    processes = ranks(2)
-    processes[1].stdin.write("fail\n")
-    processes[1].stdin.flush()
-    assert re.match(r"rank 1 \(.*\) has failed: rank 0 .* ends, too", last_words(processes[0]))
-    assert processes[0].returncode == 1
+@pytest.mark.parametrize("silence", [0.0, -1.0])
+def test_no_silence_at_all_is_refused(silence):
+    with pytest.raises(ValueError, match=rf"above 0, got {silence}"):
+        Watchdog(silence=silence)
 
 
-def test_a_rank_that_stands_still_is_named(ranks):
-    processes = ranks(2, silence=1.0)
-    processes[1].send_signal(signal.SIGSTOP)
-    said = last_words(processes[0])
-    os.kill(processes[1].pid, signal.SIGCONT)
-    assert re.match(r"rank 1 \(.*\) has said nothing for 1 s: rank 0 .* ends, too", said)
+def test_ranks_are_connected_and_leave_at_a_regular_end(heartbeats):
+    callback = Watchdog(silence=7.0)
+    callback.setup(trainer(3), MODULE, "fit")
+    heartbeats.assert_called_once_with(1, 3, "there", len, 7.0)
+    callback.teardown(trainer(3), MODULE, "fit")
+    assert [name for name, *_ in heartbeats.return_value.method_calls] == ["leave"]
 
 
-def test_ranks_may_leave_one_after_the_other(ranks):
-    processes = ranks(3)
-    for process in processes:
-        process.stdin.write("leave\n")
-        process.stdin.flush()
-        assert process.wait(timeout=10) == 0
-        time.sleep(0.1)
+@pytest.mark.parametrize(
+    ("exception", "calls"),
+    [(ValueError("nan"), ["fail", "leave"]), (KeyboardInterrupt(), ["leave"])],
+)
+def test_other_ranks_are_notified_of_a_failure_but_not_of_an_interrupt(heartbeats, exception, calls):
+    callback = Watchdog()
+    callback.setup(trainer(2), MODULE, "fit")
+    callback.on_exception(trainer(2), MODULE, exception)
+    assert [name for name, *_ in heartbeats.return_value.method_calls] == calls
 
 
-def test_no_silence_at_all_is_refused():
-    with pytest.raises(ValueError, match=r"above 0, got 0.0"):
-        Watchdog(silence=0.0)
+def test_one_process_alone_is_not_watched(heartbeats):
+    callback = Watchdog()
+    callback.setup(trainer(1), MODULE, "fit")
+    callback.on_exception(trainer(1), MODULE, ValueError("nan"))
+    callback.teardown(trainer(1), MODULE, "fit")
+    heartbeats.assert_not_called()
