@@ -106,7 +106,7 @@ def test_slurm_job_id_names_the_run_directory(command, monkeypatch):
             "optimizer._target_: 'os.system' is not allowed; targets start with ldm.",
         ),
         (["optimizer=adamv"], "optimizer=adamv: no such option; did you mean 'adamw'? available: adamw"),
-        (["seed=["], "seed=[: "),
+        (["seed=["], "seed: must be one value, got '[': its brackets"),
         (["name=${nope}"], "hydra.run.dir: Interpolation key 'nope' not found"),
         (["text=???"], "text: needs a value (text=...)"),
         (["--xyzzy"], "--xyzzy: no such flag; ldm-trial --help lists flags and keys"),

@@ -9,8 +9,10 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from ldm.cli import jobs
+from ldm.cli.words import Words
 
-FLAGS = Namespace(config_dir="own", config_name=None)
+WORDS = Words("train", [], None, sweep=True)
+FLAGS = Namespace(config_dir="own", config_name=None, words=WORDS)
 
 
 @pytest.fixture
@@ -27,15 +29,18 @@ def hydra(tmp_path, monkeypatch):
     }
     config = OmegaConf.create(node)
     monkeypatch.setattr(HydraConfig, "get", lambda: config)
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     return config
 
 
 def test_a_job_of_a_sweep_has_its_own_line_directory_and_environment(hydra, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prog", "-m", "seed=1,2"])
     hydra.mode = RunMode.MULTIRUN
+    hydra.overrides.task = ["seed=1", r"init_checkpoint='runs/${seed}/it\'s'"]
     OmegaConf.set_readonly(hydra, True)
-    with jobs.as_single_run(FLAGS):
-        assert sys.argv == ["prog", "--config-dir", "own", "seed=1", "hydra.verbose=true"]
+    with jobs.as_single_run(FLAGS, {"seed": 1, "init_checkpoint": "runs/1/it's"}):
+        line = ["seed=1", "init_checkpoint=runs/1/it's", "hydra.verbose=true"]
+        assert sys.argv == ["prog", "--config-dir", "own", *line]
         os.environ["LDM_OF_ONE_JOB"] = "1"
     assert hydra.run.dir == hydra.runtime.output_dir
     assert sys.argv == ["prog", "-m", "seed=1,2"]
@@ -44,9 +49,16 @@ def test_a_job_of_a_sweep_has_its_own_line_directory_and_environment(hydra, monk
 
 def test_a_single_run_is_left_as_it_is(hydra, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["prog", "seed=1"])
-    with jobs.as_single_run(FLAGS):
+    with jobs.as_single_run(FLAGS, {}):
         assert sys.argv == ["prog", "seed=1"]
     assert hydra.run.dir == "runs/1"
+
+
+def test_the_overrides_of_a_job_are_as_they_were_given(hydra, monkeypatch):
+    hydra.overrides.task = [r"name='\${HOME}'", "data.seed=${seed}"]
+    assert jobs.job_overrides() == [r"name='\${HOME}'", "data.seed=${seed}"]
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: False)
+    assert jobs.job_overrides() == []
 
 
 def test_other_launchers_start_jobs_elsewhere(hydra):
@@ -90,7 +102,7 @@ def test_a_run_directory_that_holds_something_stays_whole(hydra, kept):
 
 
 def test_the_line_that_resumes_is_quoted_for_the_shell(hydra):
-    hydra.overrides.task = ["seed=1", "text=a b"]
+    hydra.overrides.task = ["seed=1", "name='a b'"]
     hydra.runtime.output_dir = "/runs/1"
-    expected = "stopped; resume with: ldm-train seed=1 'text=a b' hydra.run.dir=/runs/1"
-    assert jobs.resume_line("train") == expected
+    expected = "stopped; resume with: ldm-train seed=1 'name=a b' hydra.run.dir=/runs/1"
+    assert jobs.resume_line("train", WORDS, {"seed": 1, "name": "a b"}) == expected

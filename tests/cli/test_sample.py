@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm import Text2ImagePipeline
 from ldm.checkpoints import save_model
 from ldm.checkpoints.diffusers_config import diffusion_node, sampling_node
 from ldm.cli import sample
@@ -73,6 +74,27 @@ def test_existing_files_are_refused_before_anything_is_loaded(folder, capsys):
         (["prompt=x", "clip_skip=1"], "clip_skip: must be 0"),
         (["prompt=x", "batch_size=0"], "batch_size: must be at least 1"),
         (["prompt=x", "negative_prompt=[a,b]"], "negative_prompt: must be one or 1, got 2"),
+        (["prompt=x", "seed=null"], "seed: must be a whole number or a list of whole numbers, got None"),
+        (["prompt=x", "seed=1.5"], "seed: must be a whole number or a list of whole numbers, got 1.5"),
+        (["prompt=x", "seed=1e3"], "seed: must be a whole number or a list of whole numbers, got 1000.0"),
+        (
+            ["prompt=x", "seed=random"],
+            "seed: must be a whole number or a list of whole numbers, got 'random'",
+        ),
+        (["prompt=x", "seed=-1"], "seed: must be in [0, 2^64), got -1"),
+        (["prompt=x", "seed=0,1"], "seed: must be one value, got '0,1': seed=[0,1] is a list, and -m"),
+        (["prompt=x", "seed=[0,1]"], "seed: must be one or 1, got 2"),
+        (["prompt=null"], "prompt: give either"),
+        (["prompt=[]"], "prompt: must be a text or a list of at least one text"),
+        (["prompt=x", "checkpoint="], "checkpoint: must not be empty"),
+        (["prompt=x", "checkpoint=[a,b]"], "[a,b]"),
+        (["prompt=x", "lora=[a,b]", "lora_scale=[1,2,3]"], "lora_scale: must be one or 2, one for each file"),
+        (["prompt=x", "lora_scale=high"], "lora_scale: must be a number or a list of numbers, got 'high'"),
+        (["prompt=x", "num_inference_steps=2.5"], "num_inference_steps: must be a whole number or null"),
+        (["prompt=x", "guidance_scale=[1,2]"], "guidance_scale: must be a number or null, got [1, 2]"),
+        (["prompt=x", "mode=img2img", "image=a", "size=64"], "size: must be a list of whole numbers or null"),
+        (["prompt=x", "overwrite=maybe"], "overwrite: must be true or false, got 'maybe'"),
+        (["text=a cat, a dog"], 'text: write prompt="a cat, a dog"'),
         (["replay=/no/such.png"], "no image at /no/such.png"),
         (["prompt=x", "guidance=autoguidance"], "weak_checkpoint: guidance Autoguidance needs"),
         (["prompt=x", "weak_checkpoint=/no/such"], "/no/such"),
@@ -240,3 +262,60 @@ def test_a_prompt_of_several_kinds_of_devices_is_told_apart(monkeypatch):
     assert sample.own_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert sample.own_device("auto") == "auto"
+
+
+TEXTS = ["a cat, it's “(red:1.2)” [sitting]", "two\nlines = ${HOME} 🎉 "]
+
+
+def test_a_prompt_is_what_the_shell_hands_over(folder):
+    for i, text in enumerate(TEXTS):
+        words = [
+            f"prompt={text}",
+            f"negative_prompt={text[::-1]}",
+            f"output={i}, it's.png",
+            "num_inference_steps=1",
+        ]
+        assert main([*words, "threads=1"]) == 0
+        recipe = recipe_of(f"{i}, it's.png")
+        assert (recipe["prompt"], recipe["negative_prompt"]) == (text, text[::-1])
+
+
+def test_the_command_line_and_python_make_the_same_image(folder):
+    words = ["prompt=[pizza,rocket]", f"seed={2**40 + 7}", "guidance_scale=2", "output=a.png"]
+    assert main([*words, *FAST]) == 0
+    pipeline = Text2ImagePipeline.from_pretrained()
+    images = pipeline(
+        prompt=["pizza", "rocket"], seed=np.uint64(2**40 + 7), guidance_scale=2.0, num_inference_steps=2
+    )
+    for i, image in enumerate(images):
+        assert (pixels(f"a-{i:04d}.png") == np.asarray(image).astype(int)).all()
+
+
+def test_a_replay_uses_what_is_typed_beside_it(folder, capsys):
+    """Another seed and prompt make the image that they make without the replay; a moved model is found."""
+    with shipped_model() as path:
+        Path("m.safetensors").write_bytes(path.read_bytes())
+    model = ["checkpoint=m.safetensors", *FAST]
+    assert main(["prompt=pizza", "seed=4", "output=a.png", *model]) == 0
+    assert main(["prompt=it's a rocket, red", "seed=0", "output=b.png", *model]) == 0
+    typed = ["prompt=it's a rocket, red", "seed=0", "threads=1"]
+    assert main(["replay=a.png", *typed, "output=c.png"]) == 0
+    assert Path("c.png").read_bytes() == Path("b.png").read_bytes()
+    Path("m.safetensors").rename("it's moved.safetensors")
+    assert main(["replay=a.png", "threads=1", "output=d.png"]) == 2
+    assert "checkpoint: the checkpoint is missing or has changed" in capsys.readouterr().err
+    moved = ["checkpoint=it's moved.safetensors", "threads=1"]
+    assert main(["replay=a.png", *moved, "output=d.png"]) == 0
+    assert (pixels("d.png") == pixels("a.png")).all()
+    Path("other.safetensors").write_bytes(b"other")
+    assert main(["replay=a.png", "checkpoint=other.safetensors", "threads=1", "output=e.png"]) == 2
+    assert main(["replay=a.png", "num_images_per_prompt=2", "output=e.png"]) == 2
+    assert "num_images_per_prompt: must be left out with replay=" in capsys.readouterr().err
+    assert not Path("e.png").exists()
+
+
+def test_a_sweep_has_hydras_grammar(folder):
+    words = ["-m", "prompt='a, b',it is", "seed=1", "hydra.sweep.dir=sweep", "num_inference_steps=1"]
+    assert main([*words, "threads=1"]) == 0
+    assert recipe_of("sweep/0/a-b.png")["prompt"] == "a, b"
+    assert recipe_of("sweep/1/it-is.png")["prompt"] == "it is"

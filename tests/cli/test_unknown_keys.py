@@ -12,7 +12,7 @@ def advice(command, override, *others):
     key = override.lstrip("+").split("=")[0]
     arguments = Namespace(overrides=[override, *others], config_name=None, config_dir=None)
     with pytest.raises(UserError) as caught:
-        check_unknown(ValueError(f"Could not override '{key}'."), command, arguments)
+        check_unknown(ValueError(f"Could not override '{key}'."), command, arguments, arguments.overrides)
     return str(caught.value)
 
 
@@ -39,7 +39,7 @@ def test_a_key_below_null_needs_an_option_first():
 
 
 def test_other_errors_are_left_alone():
-    check_unknown(ValueError("else"), "train", Namespace(overrides=[]))
+    check_unknown(ValueError("else"), "train", Namespace(overrides=[]), [])
 
 
 def test_keys_are_dotted():

@@ -82,8 +82,14 @@ def test_an_image_without_a_caption_is_named(tmp_path):
         load(tmp_path).batch(0)
 
 
-def test_a_caption_that_is_not_utf8_is_named(tmp_path):
+def test_a_caption_in_no_encoding_of_unicode_is_named(tmp_path):
     save(tmp_path / "a.png")
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"a\.txt: captions must be UTF-8"):
+    (tmp_path / "a.txt").write_bytes("café".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"a\.txt is no UTF-8 text \(byte 0xe9 in line 1\)"):
         load(tmp_path).batch(0)
+
+
+def test_a_caption_as_editors_of_windows_write_it_is_read(tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("café\n", encoding="utf-16")
+    assert set(load(tmp_path).batch(0)["caption"]) == {"café"}

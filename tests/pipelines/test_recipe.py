@@ -47,10 +47,20 @@ def test_everything_that_a_request_reads_has_a_digest(tmp_path: Path):
     assert found == {key: hashlib.sha256(text.encode()).hexdigest() for key, text in expected.items()}
 
 
+def test_several_files_have_the_digest_of_their_digests(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    a, b = (str(tmp_path / name) for name in ("a", "b"))
+    assert digests({"lora": [a]}, tmp_path / "none") == digests({"lora": a}, tmp_path / "none")
+    assert len({digests({"lora": files}, tmp_path)["lora"] for files in ([a], [a, b], [b, a])}) == 3
+    assert digests({"lora": [a, "/no/such"]}, tmp_path / "none") == {}
+
+
 @pytest.mark.parametrize("found", [{}, {"image": "2"}])
 def test_a_file_that_has_changed_is_named(found: dict[str, str]):
     check_digests({"image": "1", "more": "2"}, {"image": "1"})
-    with pytest.raises(UserError, match="the image is missing or has changed since the image was made"):
+    line = "^image: the image is missing or has changed since .*; if it has moved, give image=PATH$"
+    with pytest.raises(UserError, match=line):
         check_digests(found, {"image": "1"})
 
 

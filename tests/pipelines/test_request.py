@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from ldm import Image2ImagePipeline
+from ldm.pipelines.base import Pipeline
 from ldm.pipelines.recipe import digest
 from ldm.pipelines.request import load, of_batch
 from ldm.pipelines.shipped import shipped_model
@@ -40,11 +41,34 @@ def test_a_request_loads_its_pipeline_files_and_arguments(tmp_path: Path):
     [
         ({"kind": "video"}, r"^mode: must be one of \['img2img', 'inpaint', 'text2img'\], got 'video'$"),
         ({"kind": "img2img", "image": "/no/such.png"}, r"^image: no file at /no/such.png$"),
+        ({"size": [64]}, r"^size: must be WIDTH and HEIGHT in pixels, got \[64\]$"),
+        ({"size": [0, 64]}, r"^size: must be WIDTH and HEIGHT in pixels, got \[0, 64\]$"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_named_before_a_model_is_read(changes: dict[str, Any], line: str):
     with pytest.raises(UserError, match=line):
         load(REQUEST | {"checkpoint": "/no/such/model"} | changes, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("lora", "scale", "line"),
+    [
+        (["a", "b"], [1.0], "lora_scale: must be one or 2, one for each file of lora, got 1"),
+        ("a", [1.0, 0.5], "lora_scale: must be one or 1, one for each file of lora, got 2"),
+        (None, [1.0, 0.5], "lora_scale: must be one number without lora, got 2"),
+    ],
+)
+def test_scales_are_one_or_as_many_as_files_of_adapters(lora: Any, scale: Any, line: str):
+    with pytest.raises(UserError, match=f"^{line}$"):
+        load(REQUEST | {"lora": lora, "lora_scale": scale, "checkpoint": "/no/such/model"}, "cpu")
+
+
+def test_adapters_are_merged_in_turn_each_with_its_scale(monkeypatch: pytest.MonkeyPatch):
+    merged: list[tuple[str, float]] = []
+    monkeypatch.setattr(Pipeline, "load_lora", lambda self, path, scale: merged.append((path, scale)))
+    for lora, scale in (("a", 0.5), (["a", "b"], 1.0), (["a", "b"], [0.8, 0.5])):
+        load(REQUEST | {"lora": lora, "lora_scale": scale}, "cpu")
+    assert merged == [("a", 0.5), ("a", 1.0), ("b", 1.0), ("a", 0.8), ("b", 0.5)]
 
 
 def test_a_model_with_another_digest_is_not_read(tmp_path: Path):

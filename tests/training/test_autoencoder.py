@@ -66,7 +66,8 @@ def test_latents_have_mean_zero_and_overall_variance_one(tmp_path):
         z = sampled(net.ema, images)
         torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(8), atol=5e-2, rtol=0)
         torch.testing.assert_close(z.square().mean(), torch.tensor(1.0), atol=1e-2, rtol=0)
-    torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(8), atol=2e-2, rtol=0)
+    # 768 values of a channel: standard error 0.026
+    torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(8), atol=8e-2, rtol=0)
 
 
 def sampled(net, images):

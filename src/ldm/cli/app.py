@@ -90,16 +90,18 @@ def _hydra(command: str, arguments: Namespace) -> Iterator["Hydra"]:
     from ldm.cli.plain_keys import plain_keys
     from ldm.cli.resolvers import register_resolvers
     from ldm.cli.unknown_keys import check_unknown
+    from ldm.cli.words import words_of
 
     register_resolvers()
     typed = arguments.overrides
-    given = replace_null_groups(command, typed)
-    arguments.overrides = [*given, *rank_overrides(arguments, command), *dry_overrides(typed)]
+    given = [*replace_null_groups(command, typed), *rank_overrides(arguments, command), *dry_overrides(typed)]
+    arguments.words = words_of(command, arguments, given)
+    arguments.overrides = arguments.words.as_overrides()
     with opened(command, arguments.config_dir, plain_keys(command)) as hydra:
         try:
             yield hydra
         except Exception as error:
-            check_unknown(error, command, arguments)
+            check_unknown(error, command, arguments, typed)
             raise
 
 
@@ -111,6 +113,7 @@ def _job(
     from ldm.cli.config import plain
     from ldm.cli.constraints import check_constraints
     from ldm.cli.experiment_deltas import check_with_deltas
+    from ldm.cli.schema import check_types
     from ldm.cli.unknown_keys import keys_of
     from ldm.utils.construct import user_modules
 
@@ -119,9 +122,10 @@ def _job(
         gc.enable()
         config: dict[str, Any] = {}
         try:
-            with jobs.as_single_run(arguments), user_modules(arguments.config_dir):
+            config = plain(cfg)
+            with jobs.as_single_run(arguments, config), user_modules(arguments.config_dir):
                 quieten_other_ranks()
-                config = plain(cfg)
+                config = check_types(command, config)
                 expected = {"supplied": checks.supplied, "unneeded": checks.unneeded}
                 check_with_deltas(config, command, arguments, **expected)
                 check_constraints(config)
@@ -130,7 +134,9 @@ def _job(
             # Lightning turns ctrl-C into an exit after its clean-up
             if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
                 raise
-            report.interrupted(jobs.resume_line(command) if checks.resumable else "interrupted")
+            report.interrupted(
+                jobs.resume_line(command, arguments.words, config) if checks.resumable else "interrupted"
+            )
         except Exception as error:
             if report.error(error, keys_of(config)) == USAGE:
                 jobs.discard_empty_run()

@@ -27,10 +27,13 @@ def compose(
     from ldm.cli.null_groups import replace_null_groups
     from ldm.cli.plain_keys import plain_keys
     from ldm.cli.resolvers import register_resolvers
+    from ldm.cli.words import Words
 
     register_resolvers()
-    given = replace_null_groups(config_name, overrides)
     folder = None if config_dir is None else str(config_dir)
+    given = Words(
+        config_name, replace_null_groups(config_name, overrides), folder, sweep=False
+    ).as_overrides()
     with opened(config_name, folder, plain_keys(config_name)) as hydra:
         config = hydra.compose_config(config_name, given, RunMode.RUN, from_shell=False)
     state = HydraConfig.instance()

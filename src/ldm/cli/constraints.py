@@ -10,6 +10,7 @@ from typing import Any
 
 from ldm.utils.construct import construct
 from ldm.utils.errors import UserError
+from ldm.utils.seeds import as_seeds
 
 Config = Mapping[str, Any]
 Constraint = Callable[[Config], str | None]
@@ -24,6 +25,15 @@ def _first(config: Config, *keys: str) -> tuple[str, Any]:
         if value is not None:
             return key, value
     return "", None
+
+
+def seeds_are_in_range(config: Config) -> str | None:
+    """A seed, or each of a list, is a whole number of 64 bits without a sign."""
+    try:
+        as_seeds(config.get("seed", 0))
+    except UserError as error:
+        return str(error).replace("seed must", "seed: must")
+    return None
 
 
 def batch_divides(config: Config) -> str | None:
@@ -102,6 +112,7 @@ def adapters_need_a_base(config: Config) -> str | None:
 
 
 CONSTRAINTS: tuple[Constraint, ...] = (
+    seeds_are_in_range,
     batch_divides,
     cached_latents_stay,
     autoguidance_needs_a_weaker_net,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.cli.app import entry
+from ldm.utils.errors import UserError
 
 
 @entry("convert")
@@ -21,10 +22,17 @@ def main(config: dict[str, Any]) -> None:
         variant=config["variant"],
         prediction=config["prediction"],
         ema=config["ema"],
-        lora=config["lora"],
-        lora_scale=float(config["lora_scale"]),
+        lora=_only("lora", config["lora"]),
+        lora_scale=float(_only("lora_scale", config["lora_scale"])),
     )
     print(Path(config["output"]))
+
+
+def _only(key: str, value: Any) -> Any:
+    """A value, or the only one of a list."""
+    if isinstance(value, list) and len(value) != 1:
+        raise UserError(f"must be one: merge several in turn, got {len(value)}", key)
+    return value[0] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

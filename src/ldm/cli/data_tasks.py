@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shlex
 import time
 from collections import Counter
 from pathlib import Path
@@ -110,7 +111,7 @@ def hugging_face(config: Config) -> None:
 
 def _print_written(count: int, folder: Path) -> None:
     print(f"{count:,} samples in {folder}")
-    print(f"train on them: data=laion data.shards='{folder}/*.tar'")
+    print(f"train on them: data=laion {shlex.quote(f'data.shards={folder}/*.tar')}")
 
 
 TASKS = {

@@ -19,17 +19,11 @@ def main(config: dict[str, Any]) -> None:
         raise UserError(f"output: must end in .safetensors, got {output}")
     if output.exists() and not config["overwrite"]:
         raise UserError(f"output: {output} exists: choose another name or overwrite=true")
-    numbers = {name: _number(name, config[name]) for name in ("sigma_rel", "max_error")}
+    numbers = {name: float(config[name]) for name in ("sigma_rel", "max_error")}
     model = posthoc_average(config["run"], images=config["images"], **numbers)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_model(output, model.components, model.config, dtype=dtype)
     print(output)
-
-
-def _number(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"must be a number, got {value!r}", key)
-    return float(value)
 
 
 if __name__ == "__main__":

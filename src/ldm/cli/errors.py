@@ -25,7 +25,7 @@ def describe(error: BaseException, keys: Collection[str] = ()) -> tuple[int, str
     if isinstance(error, MissingConfigException):
         return USAGE, _describe_missing(error)
     if isinstance(error, OverrideParseException):
-        return USAGE, f"{error.override}: {error.message.strip().splitlines()[0]}"
+        return USAGE, one_line(f"{error.override}: {error.message.strip().splitlines()[0]}")
     if isinstance(error, OmegaConfBaseException):
         return USAGE, _describe_omegaconf(error)
     if isinstance(error, HydraException):

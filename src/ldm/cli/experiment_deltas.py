@@ -4,8 +4,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-
+from ldm.cli.jobs import job_overrides
 from ldm.cli.plain_keys import is_group
 from ldm.cli.unknown_keys import composed
 from ldm.utils.construct import check
@@ -26,7 +25,7 @@ def check_with_deltas(config: Mapping[str, Any], command: str, arguments: Namesp
 
     Raises: UserError for the first mistake.
     """
-    typed = [str(word).lstrip("+~").split("=")[0].split(".")[0] for word in HydraConfig.get().overrides.task]
+    typed = [word.lstrip("+~").split("=")[0].split(".")[0] for word in job_overrides()]
     try:
         for name in typed:  # first, as other keys may be derived from a wrong one
             check(config.get(name), name, **expected)
@@ -39,7 +38,7 @@ def check_with_deltas(config: Mapping[str, Any], command: str, arguments: Namesp
 
 def _line(wrong: str, config: Mapping[str, Any], command: str, arguments: Namespace) -> str:
     """The line on the foreign keys of the options typed; "" if the wrong key is none of them."""
-    words = [str(word) for word in HydraConfig.get().overrides.task]
+    words = job_overrides()
     typed = {word.lstrip("+").partition("=")[0] for word in words}
     choices = {key: option for key, _, option in (word.partition("=") for word in words) if is_group(key)}
     experiment = choices.pop("experiment", "")

@@ -5,22 +5,30 @@ import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import read_write
+from omegaconf import OmegaConf, read_write
 
 from ldm.cli.arguments import command_line
+
+if TYPE_CHECKING:
+    from ldm.cli.words import Words
 
 # Overrides that concern the sweep as a whole.
 SWEEP = ("hydra.mode=", "hydra.sweep", "hydra.run.", "hydra/sweeper", "hydra/launcher", "hydra.launcher")
 
 
 @contextlib.contextmanager
-def as_single_run(arguments: Namespace) -> Iterator[None]:
+def as_single_run(arguments: Namespace, job: Mapping[str, Any]) -> Iterator[None]:
     """Within a job of a sweep, make command line and run directory those of this job alone.
+
+    Args:
+        arguments: flags and words of the sweep.
+        job: config of this job, interpolations resolved.
 
     Lightning starts the other ranks with `sys.argv` and `hydra.run.dir`: with those of the sweep each rank
     would start the whole sweep in a directory of its own.
@@ -36,7 +44,8 @@ def as_single_run(arguments: Namespace) -> Iterator[None]:
         config.run.dir = config.runtime.output_dir
     environment = dict(os.environ)
     try:
-        with command_line([*given, *config.overrides.task, *own]):
+        typed = [arguments.words.as_typed(word, job) for word in job_overrides()]
+        with command_line([*given, *typed, *own]):
             yield
     finally:  # the next job starts as this one did
         os.environ.clear()
@@ -44,6 +53,15 @@ def as_single_run(arguments: Namespace) -> Iterator[None]:
         distributed = sys.modules.get("torch.distributed")
         if distributed is not None and distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def job_overrides() -> list[str]:
+    """Overrides of the job as Hydra was given them; none outside a job."""
+    if not HydraConfig.initialized():
+        return []
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides, resolve=False)
+    assert isinstance(overrides, dict)
+    return [str(word) for word in overrides["task"]]
 
 
 def is_in_this_process() -> bool:
@@ -76,8 +94,15 @@ def discard_empty_run() -> None:
         run.rmdir()
 
 
-def resume_line(command: str) -> str:
-    """The command that continues the job in its directory."""
+def resume_line(command: str, words: "Words", job: Mapping[str, Any]) -> str:
+    """The command that continues the job in its directory.
+
+    Args:
+        command: name of the command.
+        words: of its command line.
+        job: config of the job, interpolations resolved.
+    """
     config = HydraConfig.get()
-    overrides = [*config.overrides.task, f"hydra.run.dir={config.runtime.output_dir}"]
+    typed = [words.as_typed(word, job) for word in job_overrides()]
+    overrides = [*typed, f"hydra.run.dir={config.runtime.output_dir}"]
     return f"stopped; resume with: ldm-{command} {shlex.join(overrides)}"

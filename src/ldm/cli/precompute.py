@@ -1,5 +1,6 @@
 """ldm-data precompute: image shards encoded once, on any number of ranks."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -42,5 +43,5 @@ def precompute(config: dict[str, Any]) -> None:
         size = f"data.image_size={data.image_size}"
         if data.bucketed:
             size = f"data.buckets={[list(size) for size in data.sizes]}".replace(" ", "")
-        where = f"data=latents data.folder={folder} {size} first_stage.checkpoint={checkpoint}"
-        print(f"train on them, with the same text encoder: {where}")
+        words = ["data=latents", f"data.folder={folder}", size, f"first_stage.checkpoint={checkpoint}"]
+        print(f"train on them, with the same text encoder: {shlex.join(words)}")

@@ -5,16 +5,17 @@ from typing import Any
 
 from ldm.cli.app import entry
 from ldm.cli.outputs import refuse_existing
+from ldm.cli.replay import typed_keys
 from ldm.cli.work import work_of
 from ldm.utils.distributed import launched
 
 log = logging.getLogger(__name__)
 
 
-@entry("sample")
+@entry("sample", unneeded=("image", "mask"))  # a replay has them
 def main(config: dict[str, Any]) -> None:
     """Sample the images and write them."""
-    work = work_of(config)
+    work = work_of(config, typed_keys())
     refuse_existing([path for batch in work.batches for path in batch.paths.values()], config["overwrite"])
     from ldm.pipelines.recipe import recipe, save_with_recipe
     from ldm.pipelines.request import load, of_batch

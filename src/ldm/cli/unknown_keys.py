@@ -2,6 +2,7 @@
 
 import contextlib
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from ldm.cli.advice import synonym
@@ -9,15 +10,22 @@ from ldm.cli.plain_keys import is_group, plain_keys
 from ldm.utils.errors import UserError, did_you_mean
 
 
-def check_unknown(error: Exception, command: str, arguments: Namespace) -> None:
-    """Raise UserError with the key to write instead, if an error of Hydra's is about an unknown key."""
+def check_unknown(error: Exception, command: str, arguments: Namespace, typed: Sequence[str]) -> None:
+    """Raise UserError with the key to write instead, if an error of Hydra's is about an unknown key.
+
+    Args:
+        error: that ended the command.
+        command: name of the command.
+        arguments: its flags, and the overrides as Hydra was given them.
+        typed: the overrides as they were typed.
+    """
     overrides = arguments.overrides
     from ldm.cli.errors import unknown_override
 
     key = unknown_override(error)
     if key is None:
         return
-    value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").split("=")[0] == key), "")
+    value = next((o.partition("=")[2] for o in typed if o.lstrip("+~").split("=")[0] == key), "")
     if (advice := synonym(command, key, value)) is not None:
         raise UserError(f"{key}: {advice}") from error
     kept = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
@@ -34,7 +42,7 @@ def _advice(key: str, config: dict[str, Any], command: str) -> str:
             return f"; {name} is null: choose an option ({name}=..., ldm-{command} --help {name})"
         node = child if isinstance(child, dict) else {}
     target = str(node.get("_target_", "ldm."))
-    hint = did_you_mean(key, keys_of(config))
+    hint = did_you_mean(key, [name for name in keys_of(config) if not name.startswith("hydra.")])
     if parent and not target.startswith("ldm."):
         return f"{hint or ';'} +{key}=... passes it to {target}"
     return hint or f"; ldm-{command} --help lists the keys"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ldm.data.images import CaptionedImages
 from ldm.utils.errors import UserError
+from ldm.utils.text_files import read_text
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -56,10 +57,7 @@ class ImageFolderData(CaptionedImages):
         """Caption of an image file."""
         text = path.with_suffix(".txt")
         if text.is_file():
-            try:
-                return text.read_text(encoding="utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise UserError(f"{text}: captions must be UTF-8: {error}") from error
+            return read_text(text).strip()
         if path.parent == self.root:
             raise UserError(f"{path} has no caption: neither {text.name} nor a class folder")
         return f"a photo of a {path.parent.name.replace('_', ' ')}"

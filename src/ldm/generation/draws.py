@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ldm.diffusion import random
 from ldm.utils.errors import UserError
+from ldm.utils.seeds import Seed, as_seeds
 
 
 class Draws:
@@ -19,23 +20,24 @@ class Draws:
         device: of the numbers.
         numbers: of the images in their call; None: 0, 1, ... with one seed, 0 for all with a seed per image.
 
-    Raises: ValueError if there is not one seed, or one number, per image.
+    Raises: ValueError if there is not one seed, or one number, per image, or a seed is out of range.
     """
 
     def __init__(
         self,
-        seed: int | Sequence[int],
+        seed: Seed,
         count: int,
         device: torch.device,
         numbers: Sequence[int] | None = None,
     ) -> None:
-        if not isinstance(seed, int) and len(seed) != count:
-            raise UserError(f"seed must be one number or {count}, one for each image, got {len(seed)}")
+        seeds = as_seeds(seed)
+        if not isinstance(seeds, int) and len(seeds) != count:
+            raise UserError(f"seed must be one number or {count}, one for each image, got {len(seeds)}")
         if numbers is None:
-            numbers = range(count) if isinstance(seed, int) else [0] * count
+            numbers = range(count) if isinstance(seeds, int) else [0] * count
         if len(numbers) != count:
             raise UserError(f"numbers must be {count}, one for each image, got {len(numbers)}")
-        self.seed, self.device = seed, device
+        self.seed, self.device = seeds, device
         self.numbers = torch.tensor(list(numbers), dtype=torch.int64, device=device)
 
     def normal(self, purpose: str, visit: int, rows: range, shape: Sequence[int]) -> Tensor:
@@ -51,5 +53,5 @@ class Draws:
         if isinstance(self.seed, int):
             return random.normal(self.seed, purpose, self.numbers[rows.start : rows.stop], visit, size)
         return torch.cat(
-            [random.normal(int(self.seed[i]), purpose, self.numbers[i : i + 1], visit, size) for i in rows]
+            [random.normal(self.seed[i], purpose, self.numbers[i : i + 1], visit, size) for i in rows]
         )

@@ -14,6 +14,7 @@ from ldm.diffusion.timesteps import Grid
 from ldm.guidance.base import Guidance
 from ldm.schedulers.base import Scheduler
 from ldm.utils.errors import UserError
+from ldm.utils.seeds import Seed
 
 OnStep = Callable[[int, Tensor, Tensor], Tensor | None]
 OUTPUTS = ("pil", "tensor", "latent")
@@ -25,7 +26,7 @@ class Options(TypedDict, total=False):
     negative_prompt: str | Sequence[str] | None
     num_inference_steps: int | None
     guidance_scale: float | None
-    seed: int | Sequence[int]
+    seed: Seed
     numbers: Sequence[int] | None
     num_images_per_prompt: int
     num_images: int | None
@@ -52,9 +53,10 @@ class Settings:
             the model's own setting, as for the next one.
         guidance_scale: w in eps_u + w (eps_c - eps_u), >= 0; at 1 the net is asked about the prompts alone,
             else about the empty or negative ones, too.
-        seed: one number s, then image i of the call (in the order of the prompts, those of a prompt
-            together) is a function of (s, i); or one number for each image, which is then the image that a
-            call with that seed makes first. Batch sizes and positions do not matter.
+        seed: one whole number s in [0, 2^64), of any integer type, then image i of the call (in the order
+            of the prompts, those of a prompt together) is a function of (s, i); or one number for each image,
+            which is then the image that a call with that seed makes first. Batch sizes and positions do not
+            matter.
         numbers: i of each image, to sample some of the images of a larger call; None: 0, 1, ...
         num_images_per_prompt: images of each prompt.
         num_images: images of an unconditional model, which takes no prompt; None: one image.
@@ -77,7 +79,7 @@ class Settings:
     negative_prompt: str | Sequence[str] | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
-    seed: int | Sequence[int] = 0
+    seed: Seed = 0
     numbers: Sequence[int] | None = None
     num_images_per_prompt: int = 1
     num_images: int | None = None

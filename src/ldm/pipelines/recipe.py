@@ -33,10 +33,17 @@ def digest(path: Path) -> str:
 
 
 def digests(request: Mapping[str, Any], checkpoint: Path) -> dict[str, str]:
-    """SHA-256 of everything that a request reads."""
-    paths = {"checkpoint": checkpoint}
-    paths |= {name: Path(request[name]) for name in (*FILES, *MODELS[1:]) if request.get(name)}
-    return {name: digest(path) for name, path in paths.items() if path.exists()}
+    """SHA-256 of everything that a request reads; of several files, that of their digests."""
+    paths = {"checkpoint": [checkpoint]}
+    for name in (*FILES, *MODELS[1:]):
+        if value := request.get(name):
+            paths[name] = [Path(path) for path in (value if isinstance(value, list) else [value])]
+    return {name: _digest_of(files) for name, files in paths.items() if all(f.exists() for f in files)}
+
+
+def _digest_of(files: Sequence[Path]) -> str:
+    found = [digest(file) for file in files]
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def check_digests(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
@@ -46,7 +53,11 @@ def check_digests(found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
     """
     for name, value in wanted.items():
         if found.get(name) != value:
-            raise UserError(f"the {name} is missing or has changed since the image was made")
+            raise UserError(
+                f"the {name} is missing or has changed since the image was made; if it has moved, give "
+                f"{name}=PATH",
+                name,
+            )
 
 
 def recipe(

@@ -1,7 +1,7 @@
 """Sampling by a request: a plain dict that names a checkpoint, its settings and the arguments of a call."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,21 +61,50 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
     for name in FILES:
         if name in request and not Path(request[name]).is_file():
             raise UserError(f"no file at {request[name]}", name)
+    adapters, arguments = _adapters(request), _arguments(request)
     with ExitStack() as stack:
         checkpoint = request["checkpoint"] or stack.enter_context(shipped_model())
         hashes = digests(request, Path(checkpoint))
         check_digests(hashes, wanted or {})
         options = {name: request[name] for name in READING}
-        pipeline = KINDS[kind].from_pretrained(checkpoint, device=device, **options)
-    if request.get("lora") is not None:
-        pipeline.load_lora(request["lora"], request["lora_scale"])
+        with _found("checkpoint"):
+            pipeline = KINDS[kind].from_pretrained(checkpoint, device=device, **options)
+    for file, scale in adapters:
+        with _found("lora"):
+            pipeline.load_lora(file, scale)
     if request.get("weak_checkpoint") is not None:
-        pipeline.load_weak(request["weak_checkpoint"], ema=request["ema"])
+        with _found("weak_checkpoint"):
+            pipeline.load_weak(request["weak_checkpoint"], ema=request["ema"])
     if request["vae_slicing"]:
         pipeline.enable_vae_slicing()
     if request["vae_tiling"]:
         pipeline.enable_vae_tiling()
-    return Loaded(pipeline=pipeline, arguments=_arguments(request), hashes=hashes)
+    return Loaded(pipeline=pipeline, arguments=arguments, hashes=hashes)
+
+
+@contextmanager
+def _found(key: str) -> Iterator[None]:
+    """Report a file that does not exist with its key."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error), key
+        ) from error
+
+
+def _adapters(request: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Files of adapters with their scales.
+
+    Raises: UserError if there are neither one scale nor as many as files.
+    """
+    files, scales = request.get("lora"), request.get("lora_scale", 1.0)
+    files = files if isinstance(files, list) else [files] if files is not None else []
+    scales = scales if isinstance(scales, list) else [scales] * len(files)
+    if len(scales) != len(files):
+        wanted = f"one or {len(files)}, one for each file of lora" if files else "one number without lora"
+        raise UserError(f"must be {wanted}, got {len(scales)}", "lora_scale")
+    return list(zip(files, scales, strict=True))
 
 
 def _arguments(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +115,9 @@ def _arguments(request: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"has settings and is no option: choose one ({name}=...)", name)
     found = {name: request[name] for name in CALL if name in request}
     found |= {name: reconstruct(node, name) for name, node in nodes.items()}
-    size = tuple(request["size"]) if request.get("size") else None
+    size = None if request.get("size") is None else tuple(request["size"])
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise UserError(f"must be WIDTH and HEIGHT in pixels, got {list(size)}", "size")
     for name in FILES:
         if name in request:
             found[name] = load_image(request[name], size, "L" if name == "mask" else "RGB")

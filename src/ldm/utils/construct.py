@@ -3,13 +3,24 @@
 import functools
 import inspect
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from ldm.utils.errors import UserError, did_you_mean, with_key
 from ldm.utils.targets import ALLOWED, STORED, locate, user_modules
 
-__all__ = ["ALLOWED", "STORED", "Deferred", "check", "construct", "reconstruct", "user_modules"]
+__all__ = [
+    "ALLOWED",
+    "STORED",
+    "Deferred",
+    "annotation_in",
+    "check",
+    "construct",
+    "fits",
+    "node_at",
+    "reconstruct",
+    "user_modules",
+]
 
 DIRECTIVES = {"_target_", "_partial_"}
 SCALARS = (bool, int, float, str, types.NoneType)
@@ -83,6 +94,24 @@ def check(
             _check_node(full, value, frozenset((supplied or {}).get(full, ())), allowed)
 
 
+def node_at(config: Any, key: str) -> dict[str, Any] | None:
+    """The node with a dotted key, None if there is none."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else None
+
+
+def annotation_in(config: Any, key: str) -> Any:
+    """Annotation of the argument of a target that a dotted key is for, `Any` if it has none."""
+    parent, _, name = key.rpartition(".")
+    node = node_at(config, parent)
+    try:
+        target = locate((node or {}).get("_target_"))
+    except UserError:
+        return Any
+    return _parameters(target)[name].annotation if name in _names(target) else Any
+
+
 def _checked(node: Any, key: str, supplied: dict[str, Any], allowed: tuple[str, ...]) -> Any:
     check(node, key, supplied={key: supplied}, allowed=allowed)
     return _build(node, key, supplied, allowed)
@@ -152,7 +181,7 @@ def _check_node(key: str, node: dict[str, Any], supplied: frozenset[str], allowe
         if name not in named:
             hint, options = did_you_mean(str(name), named), ", ".join(sorted(named)) or "none"
             raise UserError(f"unknown key{hint or ';'} allowed: {options}", _join(key, name))
-        if not _fits(value, parameters[name].annotation):
+        if not fits(value, parameters[name].annotation):
             kind = inspect.formatannotation(parameters[name].annotation)
             raise UserError(f"must be {kind}, got {value!r}", _join(key, name))
     if node.get("_partial_"):
@@ -185,11 +214,13 @@ def _names(target: Any) -> list[str]:
     return [name for name, p in _parameters(target).items() if p.kind in kinds and name != "self"]
 
 
-def _fits(value: Any, annotation: Any) -> bool:
+def fits(value: Any, annotation: Any) -> bool:
     """True if a plain value can be meant for the annotation, or if only the target can tell."""
     origin = get_origin(annotation)
+    if origin in (list, Sequence) and not (isinstance(value, dict) and "_target_" in value):
+        return isinstance(value, list | tuple) and all(fits(v, get_args(annotation)[0]) for v in value)
     if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in get_args(annotation))
+        return any(fits(value, option) for option in get_args(annotation))
     if origin is Literal:
         return value in get_args(annotation)
     if annotation is None:

@@ -6,7 +6,10 @@ import time
 import pytest
 import torch
 
+from ldm.checkpoints.store import state_of
+from ldm.diffusion import random
 from ldm.training.callbacks.checkpoints import Background, Checkpoints, copied
+from ldm.utils.errors import UserError
 
 
 def fail():
@@ -45,6 +48,29 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training(small, tmp_path, 
 def test_an_interval_below_one_is_refused(tmp_path):
     with pytest.raises(ValueError, match="every_n_steps must be at least 1, got 0"):
         Checkpoints(folder=str(tmp_path), every_n_steps=0)
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
+def test_a_checkpoint_of_other_random_draws_is_refused(small, tmp_path, monkeypatch):
+    saver = Checkpoints(folder=str(tmp_path / "c"), every_n_steps=2)
+    small.fit(tmp_path, small.Module(), saver, steps=2)
+    state = state_of(saver.store.path(2))
+    small.fit(
+        tmp_path,
+        small.Module(),
+        Checkpoints(folder=str(tmp_path / "d"), every_n_steps=2),
+        steps=4,
+        path=state,
+    )
+    monkeypatch.setattr(random, "VERSION", 3)
+    with pytest.raises(UserError, match=r"of version 2, .* of version 3: .* init_checkpoint="):
+        small.fit(
+            tmp_path,
+            small.Module(),
+            Checkpoints(folder=str(tmp_path / "e"), every_n_steps=2),
+            steps=4,
+            path=state,
+        )
 
 
 def test_the_jobs_of_the_thread_run_one_after_the_other():

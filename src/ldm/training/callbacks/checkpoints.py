@@ -13,8 +13,10 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.utils._pytree import tree_map
 
 from ldm.checkpoints.store import CheckpointStore
+from ldm.diffusion import random
 from ldm.training.callbacks.base import StepCallback
 from ldm.training.lightning_internals import restart_loops, state_of
+from ldm.utils.errors import UserError
 
 
 class Background:
@@ -81,10 +83,25 @@ class Checkpoints(StepCallback):
         super().on_train_start(trainer, pl_module)
         self._background, self._saved = Background(), None
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the version of the random draws."""
+        checkpoint["draws"] = random.VERSION
+
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Makes the loops begin with a step's first batch, also when more or fewer are accumulated now."""
+        """Makes the loops begin with a step's first batch, also when more or fewer are accumulated now.
+
+        Raises: UserError for a checkpoint of a release whose random draws were others.
+        """
+        if (version := checkpoint.get("draws", 1)) != random.VERSION:
+            raise UserError(
+                f"the checkpoint's random draws are of version {version}, those of this release of version "
+                f"{random.VERSION}: the order of the data and the samples held out would change; start a new "
+                "run from its weights with init_checkpoint="
+            )
         restart_loops(checkpoint, trainer.accumulate_grad_batches)
 
     def on_train_batch_end(
