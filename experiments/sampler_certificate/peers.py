@@ -7,9 +7,9 @@ from typing import Any
 
 import diffusers
 import torch
+from ldm.cli.groups import options as options_of
 from torch import Tensor
 
-from ldm.cli.groups import options as options_of
 from ldm.diffusion.schedule import NoiseSchedule, scaled_linear
 from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import Mixture, gaussian, marginal

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from ldm.cli.groups import options
+
 from ldm.diffusion.prediction import Denoised
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import times_of
