@@ -7,12 +7,12 @@ from typing import Any
 
 import diffusers
 import torch
-from ldm.cli.groups import options as options_of
 from torch import Tensor
 
 from ldm.diffusion.schedule import NoiseSchedule, scaled_linear
 from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import Mixture, gaussian, marginal
+from ldm.utils.options import options as options_of
 
 diffusers.logging.set_verbosity_error()
 SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from ldm.cli.groups import options
 
 from ldm.diffusion.prediction import Denoised
 from ldm.diffusion.schedule import scaled_linear
@@ -12,6 +11,7 @@ from ldm.schedulers import (
     DDIM,
     Adams,
 )
+from ldm.utils.options import options
 
 SCHEDULE = scaled_linear()
 

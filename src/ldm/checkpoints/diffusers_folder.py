@@ -103,9 +103,8 @@ def folder_source(path: Path, stack: ExitStack, variant: str | None, given: Coll
         nodes["autoencoder"] = words.autoencoder_node(read_json(path / "vae" / "config.json"))
         check_channels(backbone["in_channels"], nodes["autoencoder"]["latent_channels"])
     text = read_json(path / "text_encoder" / "config.json")
-    nodes["text_encoder"] = words.text_encoder_node(text) | tokenizer_of(
-        path / "tokenizer", text["vocab_size"]
-    )
+    tokens = tokenizer_of(path / "tokenizer", text["vocab_size"])
+    nodes["text_encoder"] = words.text_encoder_node(text) | tokens
     diffusion, sampling = diffusion_nodes(_scheduler(path, index))
     sampling |= {"guidance_scale": words.READ_SCALE} if "guidance_dim" in backbone else {}
     files = {

@@ -98,22 +98,35 @@ def load_model(
 
     Raises: FileNotFoundError; ValueError for a file that is foreign, not whole or does not fit its config.
     """
-    found = found_at(path)
     with ExitStack() as stack:
-        try:
-            reading = Reading(variant, prediction, ema, () if vae is None else ("autoencoder",))
-            source = replace(_source(found, stack, reading), strict=strict)
-        except (KeyError, TypeError, IndexError) as error:
-            raise UserError(f"{path}: its config lacks or garbles {error}") from error
-        given: dict[str, nn.Module] = {}
-        if vae is not None:
-            source, part = _with_vae(source, _vae_source(vae, stack, Reading(variant, None, ema)))
-            given = assemble(part, device, dtype).components
-        model = assemble(source, device, dtype, unchanged(source, device, dtype) | given)
+        reading = Reading(variant, prediction, ema, () if vae is None else ("autoencoder",))
+        source = replace(_opened(path, stack, reading), strict=strict)
+        other = None if vae is None else _vae_source(vae, stack, Reading(variant, None, ema))
+        model = _assembled(source, other, device, dtype)
     merge(model, _trained(source))
     if lora is not None:
         merge_files(model, lora, lora_scale)
     return model
+
+
+def _opened(path: str | os.PathLike[str], stack: ExitStack, reading: Reading) -> Source:
+    """Config, files and names of the model at a path or under a hub id."""
+    found = found_at(path)
+    try:
+        return _source(found, stack, reading)
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{path}: its config lacks or garbles {error}") from error
+
+
+def _assembled(
+    source: Source, vae: Source | None, device: str | torch.device, dtype: torch.dtype | None
+) -> LoadedModel:
+    """The model of a source, perhaps with another autoencoder."""
+    given: dict[str, nn.Module] = {}
+    if vae is not None:
+        source, part = _with_vae(source, vae)
+        given = assemble(part, device, dtype).components
+    return assemble(source, device, dtype, unchanged(source, device, dtype) | given)
 
 
 def _with_vae(source: Source, vae: Source) -> tuple[Source, Source]:

@@ -97,13 +97,10 @@ def branches(
             found = encode(of.text_encoder, [captions[i] for i in rows], job.given.clip_skip, job.reading)
         else:
             found = Conditioning(tokens=embeds[rows.start : rows.stop])
-        scale = (
-            None
-            if job.net_scale is None
-            else torch.full((len(rows),), job.net_scale, device=job.draws.device)
-        )
-        reads = "guidance_scale" in of.backbone.supports
-        return replace(found, concat=concat, guidance=scale if reads else None)
+        guidance = None
+        if job.net_scale is not None and "guidance_scale" in of.backbone.supports:
+            guidance = torch.full((len(rows),), job.net_scale, device=job.draws.device)
+        return replace(found, concat=concat, guidance=guidance)
 
     net = wrap(own.backbone)
     cond = conditioning(job.prompts, own, job.embeds)

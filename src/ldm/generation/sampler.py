@@ -115,8 +115,7 @@ class Sampler:
         """
         own = self.defaults
         prompts = placeholders(prompt, given) or all_prompts(prompt, given, self.unconditional)
-        grid = self._grid(given)
-        first = len(grid) - 1 - steps_to_run(strength, len(grid) - 1)
+        grid, whole = self._grid(given, strength)
         rule, scale, net_scale = self._guidance(given)
         shape = shape or self.latent_shape()
         check_latents(given.latents, (len(prompts), *shape))
@@ -130,8 +129,8 @@ class Sampler:
             thresholding=given.thresholding or own.get("thresholding"),
             noise=given.noise or own.get("noise") or "independent",
             schedule=self.diffusion.schedule,
-            grid=grid[first:],
-            whole=first == 0,
+            grid=grid,
+            whole=whole,
             shape=shape,
             draws=Draws(given.seed, len(prompts), self.device, given.numbers),
             single=len(prompts) == 1 and (isinstance(prompt, str) or prompt is given.num_images is None),
@@ -152,11 +151,13 @@ class Sampler:
         check_embeds(given, self.own.text_encoder, scale != 1.0 and rule.needs_uncond, self.weak is not None)
         return rule, scale, net_scale
 
-    def _grid(self, given: Settings) -> Tensor:
-        """Times of all steps from pure noise to data."""
+    def _grid(self, given: Settings, strength: float) -> tuple[Tensor, bool]:
+        """Times of the steps to run, and whether these are all from pure noise to data."""
         own, steps = self.defaults, given.num_inference_steps
         steps = own["num_inference_steps"] if steps is None else steps
-        return times_of(given.timesteps or own["timesteps"], self.diffusion.schedule, steps)
+        grid = times_of(given.timesteps or own["timesteps"], self.diffusion.schedule, steps)
+        first = len(grid) - 1 - steps_to_run(strength, len(grid) - 1)
+        return grid[first:], first == 0
 
     @torch.no_grad()
     def latents(

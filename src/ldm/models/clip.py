@@ -68,11 +68,7 @@ class ClipTextEncoder(BaseTextEncoder):
         from open_clip.transformer import QuickGELU, TextTransformer
 
         super().__init__()
-        if max_length < 2:
-            raise ValueError(f"max_length must be at least 2, got {max_length}")
-        if vocabulary_size < CLIP_VOCABULARY:
-            least = f"at least {CLIP_VOCABULARY}, the number of CLIP's tokens"
-            raise ValueError(f"vocabulary_size must be {least}, got {vocabulary_size}")
+        _check_sizes(max_length, vocabulary_size)
         self.added_tokens = _checked_tokens(added_tokens or {}, vocabulary_size)
         self.tower = TextTransformer(
             context_length=max_length,
@@ -156,6 +152,14 @@ class ClipTextEncoder(BaseTextEncoder):
 def _weighted(h: Tensor, tokens: Tokens) -> Tensor:
     """Hidden states of the chunks of one caption with their weights, one behind the other, (k l, d)."""
     return torch.cat([emphasised(chunk, w) for chunk, w in zip(h, tokens.weights, strict=True)])
+
+
+def _check_sizes(max_length: int, vocabulary_size: int) -> None:
+    if max_length < 2:
+        raise ValueError(f"max_length must be at least 2, got {max_length}")
+    if vocabulary_size < CLIP_VOCABULARY:
+        least = f"at least {CLIP_VOCABULARY}, the number of CLIP's tokens"
+        raise ValueError(f"vocabulary_size must be {least}, got {vocabulary_size}")
 
 
 def _checked_tokens(added: Mapping[str, int], vocabulary_size: int) -> dict[str, int]:

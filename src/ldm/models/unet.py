@@ -172,6 +172,12 @@ class _Builder:
         return levels
 
 
+def _supported(mid_attention: str, guidance_dim: int | None) -> frozenset[str]:
+    """The kinds of guidance that a net takes part in."""
+    found = {"pag": mid_attention != "none", "guidance_scale": guidance_dim is not None}
+    return frozenset(name for name, able in found.items() if able)
+
+
 class UNet(nn.Module):
     """The denoising net (x_t, t, cond) -> out.
 
@@ -224,16 +230,9 @@ class UNet(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.context_dim, self.pooled_dim = context_dim, pooled_dim
         self.downscale = 2 ** (len(channels) - 1)
-        self.supports = frozenset(
-            (["pag"] if mid_attention != "none" else []) + (["guidance_scale"] if guidance_dim else [])
-        )
+        self.supports = _supported(mid_attention, guidance_dim)
         embedding_dim = 4 * channels[0]
-        self.time_embed = _time_embed(channels[0], embedding_dim)
-        self.guidance_dim = guidance_dim
-        if guidance_dim is not None:
-            self.guidance_embed = nn.Linear(guidance_dim, channels[0], bias=False)
-        if pooled_dim is not None:
-            self.pooled_embed = nn.Linear(pooled_dim, embedding_dim)
+        self._add_embeddings(channels[0], embedding_dim, guidance_dim, pooled_dim)
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
         self._add_position(channels[0], position_size, layout_rank)
         shared = (embedding_dim, norm_groups, dropout, context_dim, transformer_depth, linear_projection)
@@ -244,6 +243,17 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(norm_groups, channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(channels[0], out_channels, 3, padding=1)
         zero_(self.conv_out)
+
+    def _add_embeddings(
+        self, channels: int, embedding_dim: int, guidance_dim: int | None, pooled_dim: int | None
+    ) -> None:
+        """Makes the embeddings of the time, the guidance scale and the pooled condition."""
+        self.time_embed = _time_embed(channels, embedding_dim)
+        self.guidance_dim = guidance_dim
+        if guidance_dim is not None:
+            self.guidance_embed = nn.Linear(guidance_dim, channels, bias=False)
+        if pooled_dim is not None:
+            self.pooled_embed = nn.Linear(pooled_dim, embedding_dim)
 
     def _add_position(self, channels: int, position_size: int | None, layout_rank: int | None) -> None:
         """Makes the learned position table and the maps that the pooled condition weights, if any."""

@@ -93,8 +93,7 @@ class Pipeline(Additions, Shared):
             device: to put it on; "auto" is the first of cuda, mps and cpu that is there.
             dtype: of the nets: "fp32", "bf16", "fp16", or "auto", the fastest that the device computes in.
             torch_dtype: diffusers' name of `dtype`.
-            variant, prediction, ema, strict, vae: as in `load_model`.
-            lora, lora_scale: files of adapters to merge into the nets (`load_lora`), and their scales.
+            variant, prediction, ema, strict, vae, lora, lora_scale: as in `load_model`.
             modules: folder of your own Python modules that the model names; code runs from nowhere else.
             others: diffusers' arguments that change nothing here, such as `safety_checker=None`.
 
@@ -103,10 +102,8 @@ class Pipeline(Additions, Shared):
         check_loading(others)
         place = pick_device(device)
         cast = as_dtype(dtype if torch_dtype is None else torch_dtype, place)
-        how: dict[str, Any] = {"variant": variant, "prediction": prediction, "ema": ema}
-        how |= {"strict": strict, "vae": vae}
-        source = shipped_model() if path is None else nullcontext(path)
-        with user_modules(modules), source as file:
+        how: dict[str, Any] = dict(variant=variant, prediction=prediction, ema=ema, strict=strict, vae=vae)
+        with user_modules(modules), shipped_model() if path is None else nullcontext(path) as file:
             loaded = load_model(file, place, cast, **how)
             check_complete(file, loaded.components)
             made = cls(**loaded.components, config=loaded.config).to(place, cast)
