@@ -14,25 +14,25 @@ def test_a_short_prompt_is_one_chunk_with_start_end_and_padding():
         ids, weights = READER.read("a cat", long_prompts=long_prompts)
         assert ids.tolist() == [[START, A, CAT, END, END, END]]
         assert weights.tolist() == [[1.0] * 6]
-    assert PromptReader({}, 6, 0).read("a cat").ids.tolist() == [[START, A, CAT, END_OF_TEXT, 0, 0]]
+    assert PromptReader({}, 6, 0).read("a cat").ids == [[START, A, CAT, END_OF_TEXT, 0, 0]]
 
 
 def test_weights_stand_at_their_tokens():
     ids, weights = READER.read("a (cat:1.5)", prompt_weights=True)
     assert ids.tolist() == [[START, A, CAT, END, END, END]]
     assert weights.tolist() == [[1.0, 1.0, 1.5, 1.0, 1.0, 1.0]]
-    assert (READER.read("a (cat:1.5)").weights == 1).all()
-    assert READER.read("(<x>:2)", prompt_weights=True).weights.tolist() == [[1.0, 2.0, 2.0, 1.0, 1.0, 1.0]]
+    assert {w for row in READER.read("a (cat:1.5)").weights for w in row} == {1.0}
+    assert READER.read("(<x>:2)", prompt_weights=True).weights == [[1.0, 2.0, 2.0, 1.0, 1.0, 1.0]]
 
 
 def test_long_prompts_are_cut_or_divided():
     text = "a cat a cat a"
-    assert READER.read(text).ids.tolist() == [[START, A, CAT, A, CAT, END]]
+    assert READER.read(text).ids == [[START, A, CAT, A, CAT, END]]
     divided = [[START, A, CAT, A, CAT, END], [START, A, END, END, END, END]]
-    assert READER.read(text, long_prompts="chunks").ids.tolist() == divided
+    assert READER.read(text, long_prompts="chunks").ids == divided
     parts = READER.read("a BREAK cat", prompt_weights=True, long_prompts="chunks").ids
     assert parts[:, 1].tolist() == [A, CAT]
-    assert READER.read("a BREAK cat", prompt_weights=True).ids.shape == (1, 6)
+    assert [len(row) for row in READER.read("a BREAK cat", prompt_weights=True).ids] == [6]
     with pytest.raises(ValueError, match="long_prompts must be one of"):
         READER.read(text, long_prompts="all")
 

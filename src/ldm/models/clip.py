@@ -107,8 +107,11 @@ class ClipTextEncoder(BaseTextEncoder):
     def tokenize(self, captions: list[str]) -> Int[Tensor, "b l"]:
         """Token ids of the captions, start and end marked, padded with `pad_token`."""
         reader = self.reader
-        ids = torch.cat([reader.read(caption).ids for caption in captions])
-        return ids.to(self.tower.positional_embedding.device)
+        return self._tensor([ids for caption in captions for ids in reader.read(caption).ids])
+
+    def _tensor(self, ids: list[list[int]]) -> Int[Tensor, "b l"]:
+        """Token ids as one tensor: how many operations it takes does not depend on the batch."""
+        return torch.tensor(ids, device="cpu").to(self.tower.positional_embedding.device)
 
     def encode(
         self,
@@ -134,14 +137,18 @@ class ClipTextEncoder(BaseTextEncoder):
         reader = self.reader
         read = [reader.read(caption, prompt_weights, long_prompts) for caption in captions]
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            h = self._hidden(torch.cat([tokens.ids for tokens in read]), self.layers - clip_skip)
-            parts = h.split([len(tokens.ids) for tokens in read])
-            return stacked([_weighted(part, tokens) for part, tokens in zip(parts, read, strict=True)])
+            h = self._hidden(
+                self._tensor([ids for tokens in read for ids in tokens.ids]), self.layers - clip_skip
+            )
+            sizes = [len(tokens.ids) for tokens in read]
+            if len(set(sizes)) == 1 and not prompt_weights:  # as many operations for each size of batch
+                return Conditioning(tokens=h.reshape(len(captions), sizes[0] * h.shape[1], h.shape[2]))
+            parts = [_weighted(part, tokens) for part, tokens in zip(h.split(sizes), read, strict=True)]
+            return stacked(parts)
 
     def _hidden(self, ids: Int[Tensor, "b l"], layers: int) -> Float[Tensor, "b l d"]:
         """Hidden states after a number of layers and the final norm."""
         tower, n = self.tower, ids.shape[1]
-        ids = ids.to(tower.positional_embedding.device)
         h = self.learned.embed(tower.token_embedding, ids) + tower.positional_embedding
         causal = torch.full((n, n), float("-inf"), dtype=h.dtype, device=h.device).triu(1)
         for block in tower.transformer.resblocks[:layers]:
@@ -151,7 +158,8 @@ class ClipTextEncoder(BaseTextEncoder):
 
 def _weighted(h: Tensor, tokens: Tokens) -> Tensor:
     """Hidden states of the chunks of one caption with their weights, one behind the other, (k l, d)."""
-    return torch.cat([emphasised(chunk, w) for chunk, w in zip(h, tokens.weights, strict=True)])
+    weights = torch.tensor(tokens.weights)
+    return torch.cat([emphasised(chunk, w) for chunk, w in zip(h, weights, strict=True)])
 
 
 def _check_sizes(max_length: int, vocabulary_size: int) -> None:

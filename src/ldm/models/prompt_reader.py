@@ -4,10 +4,6 @@ from collections.abc import Collection, Mapping
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
 from ldm.models.prompt_chunks import Chunk, Unit, chunks, cut
 from ldm.models.prompt_weights import weighted
 from ldm.models.tokenizer import END_OF_TEXT, decoded, units
@@ -21,12 +17,12 @@ class Tokens(NamedTuple):
     """The tokens of one prompt.
 
     Attributes:
-        ids: of its chunks, start, end and padding included.
-        weights: of the tokens.
+        ids: (k, l), of its chunks, start, end and padding included.
+        weights: (k, l), of the tokens.
     """
 
-    ids: Int[Tensor, "k l"]
-    weights: Float[Tensor, "k l"]
+    ids: list[list[int]]
+    weights: list[list[float]]
 
 
 class PromptReader:
@@ -82,8 +78,7 @@ class PromptReader:
         for part in parts:
             ends = [(END_OF_TEXT, 1.0), *[(self.pad, 1.0)] * (room - len(part))]
             rows.append([(START, 1.0), *part, *ends])
-        values = torch.tensor(rows, dtype=torch.float64, device="cpu")  # (k, l, 2)
-        return Tokens(values[..., 0].long(), values[..., 1].float())
+        return Tokens([[i for i, _ in row] for row in rows], [[w for _, w in row] for row in rows])
 
     def cut_off(self, prompt: str) -> str:
         """The end of a prompt beyond one chunk."""
