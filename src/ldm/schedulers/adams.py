@@ -16,7 +16,8 @@ class Adams:
     """Adams-Bashforth in sigma / alpha with exact weights on any grid.
 
     The noise eps is a polynomial through the last estimates, in sigma / alpha (LMS of k-diffusion, Crowson
-    2022) or in its logarithm (DEIS, Zhang & Chen 2023, arXiv:2204.13902, Eq. 15, rho-AB in log rho).
+    2022) or in its logarithm (DEIS, Zhang & Chen 2023, arXiv:2204.13902, Eq. 15, rho-AB in log rho); in sigma
+    / alpha too for the step to clean data, where the logarithm is infinite and the estimates are not.
 
     Args:
         order: number of estimates used, once there are as many.
@@ -51,13 +52,11 @@ class Adams:
         past = None if state is None else state.through(x, found.eps)
         history = remember(past, lambda_t, found.eps, self.order)
         x_s, (alpha_s, _) = move(schedule, x, found.x0, t, s), levels(schedule, s, x)
-        if self.variable == "sigma":
+        if self.variable == "sigma" or bool(torch.isinf(lambda_s).any()):
             nodes = [torch.exp(-e.at) for e in history]
             weights = lagrange_integrals(nodes, torch.exp(-lambda_t), torch.exp(-lambda_s), torch.ones_like)
-        elif bool(torch.isfinite(lambda_s).all()):
-            weights = lagrange_integrals([-e.at for e in history], -lambda_t, -lambda_s, torch.exp)
         else:
-            return x_s, Path(history, x_s)
+            weights = lagrange_integrals([-e.at for e in history], -lambda_t, -lambda_s, torch.exp)
         for weight, estimate in zip(weights[1:], history[1:], strict=True):
             x_s = x_s + (alpha_s * weight).to(x_s.dtype) * (estimate.value - found.eps)
         return x_s, Path(history, x_s)
