@@ -27,6 +27,7 @@ for name in ("explicit", "sd2"):  # a list of one's own; the same as sd15
     del GRIDS[name]
 COUNTS = (*range(1, 21), 25, 30, 50, 100, 250, 500, 999, 1000)
 PEER_COUNTS, STEPS = (10, 30, 50), 40
+COMPARED = (10, 20, STEPS)
 NAN = math.nan
 Row = dict[str, Any]
 
@@ -84,11 +85,27 @@ def theirs(solver: str, grid: str) -> Row:
         return {}
     kind = peers.moment_error if SOLVERS[solver].stochastic else peers.flow_error
     data = GAUSSIAN if SOLVERS[solver].stochastic else MIXTURE
+    compared = {n: beside(solver, grid, n) for n in COMPARED}
     return {
         "level": attempt(lambda: max(peers.level_error(solver, grid, n, SCHEDULE) for n in PEER_COUNTS)),
-        "moments": attempt(lambda: peers.moment_error(solver, grid, STEPS, SCHEDULE, GAUSSIAN)),
+        "moments": compared[STEPS][1],
         "order": attempt(lambda: measured_order(lambda n: kind(solver, grid, n, SCHEDULE, data), STEPS)),
+        "compared": compared,
     }
+
+
+def beside(solver: str, grid: str, steps: int) -> tuple[float, float | str, float | str | None]:
+    """Moment errors of ours, of diffusers, and of ours on the levels of diffusers."""
+    import peers
+
+    def moments(times: torch.Tensor) -> float:
+        return sampled_moments(SOLVERS[solver], SCHEDULE, GAUSSIAN, times).error
+
+    other = attempt(lambda: peers.moment_error(solver, grid, steps, SCHEDULE, GAUSSIAN))
+    there = None
+    if solver not in peers.SINGLE:  # the stages of those are on the grid
+        there = attempt(lambda: moments(peers.levels(solver, grid, steps, SCHEDULE)))
+    return moments(times_of(GRIDS[grid], SCHEDULE, steps)), other, there
 
 
 def certify(solver: str) -> dict[str, Any]:
@@ -180,16 +197,17 @@ def off_grid(results: list[dict[str, Any]]) -> list[str]:
 
 
 def closer(results: list[dict[str, Any]]) -> list[str]:
-    """Where diffusers' moments are nearer to the data's, as sentences: ours, then its."""
-    lines = []
+    """Where diffusers' moments are nearer to the data's at four digits, as rows of a table."""
+    lines = [
+        "| solver | grid | steps | ldm | diffusers | ldm on its levels |",
+        "|---|---|---|---|---|---|",
+    ]
     for result in results:
-        better = []
         for grid, row in result["rows"].items():
-            mine, other = row["ours"]["moments"], row["theirs"].get("moments")
-            if isinstance(other, float) and round(other, 4) < round(mine, 4):
-                better.append(f"`{grid}` {mine:.4f}, {other:.4f}")
-        if better:
-            lines.append(f"- `{result['solver']}`: {'; '.join(better)}")
+            for steps, (mine, other, there) in row["theirs"].get("compared", {}).items():
+                if isinstance(other, float) and round(other, 4) < round(mine, 4):
+                    cells = (number(value, ".4f") for value in (mine, other, there))
+                    lines.append(f"| `{result['solver']}` | `{grid}` | {steps} | {' | '.join(cells)} |")
     return lines
 
 

@@ -2,14 +2,16 @@
 
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import diffusers
 import torch
 from torch import Tensor
 
-from ldm.diffusion.schedule import NoiseSchedule
+from ldm.cli.groups import options as options_of
+from ldm.diffusion.schedule import NoiseSchedule, scaled_linear
+from ldm.diffusion.timesteps import times_of
 from ldm.evaluation.oracle import Mixture, gaussian, marginal
 
 diffusers.logging.set_verbosity_error()
@@ -36,8 +38,11 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "dpmpp_2s": ("DPMSolverSinglestepScheduler", {"solver_order": 2}),
     "dpmpp_3s": ("DPMSolverSinglestepScheduler", {"solver_order": 3}),
+    "dpmpp_sde": ("DPMSolverSDEScheduler", {}),  # needs the package torchsde
     "unipc": ("UniPCMultistepScheduler", {}),
     "sa": ("SASolverScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+    "tcd": ("TCDScheduler", {}),
 }
 GRIDS: dict[str, dict[str, Any]] = {
     "leading": {"timestep_spacing": "leading"},
@@ -47,11 +52,16 @@ GRIDS: dict[str, dict[str, Any]] = {
     "karras": {"timestep_spacing": "linspace", "use_karras_sigmas": True},
     "exponential": {"timestep_spacing": "linspace", "use_exponential_sigmas": True},
 }
-ENDS = dict.fromkeys(("deis", "sa"), 0.0) | dict.fromkeys(
-    ("ddpm", "euler_a", "heun", "dpm2", "dpm2_a", "lms"), -1.0
+ENDS = dict.fromkeys(("deis", "sa", "tcd"), 0.0) | dict.fromkeys(
+    ("ddpm", "euler_a", "heun", "dpm2", "dpm2_a", "lms", "dpmpp_sde", "lcm"), -1.0
 )
 """Where solvers without an option for it end: at the first level of the table or at clean data."""
-SCALED = {"euler", "euler_a", "heun", "dpm2", "dpm2_a", "lms"}  # work on x / alpha
+TIMES = options_of("timesteps")
+SCALED = {"euler", "euler_a", "heun", "dpm2", "dpm2_a", "lms", "dpmpp_sde"}  # work on x / alpha
+STAGES = dict.fromkeys(("heun", "dpm2", "dpm2_a", "dpmpp_sde", "dpmpp_2s"), 2) | {"dpmpp_3s": 3}
+"""Calls of `step` for one step of ours."""
+SINGLE = {"dpmpp_2s", "dpmpp_3s"}  # their stages are times of the grid: it is one of as many evaluations
+LISTED = {"dpmpp_2s", "dpmpp_3s", "lcm", "tcd"}  # know no spacings: given the times of our grids as a list
 COMMON = {
     "num_train_timesteps": 1000,
     "beta_schedule": "scaled_linear",
@@ -68,14 +78,56 @@ def make(solver: str, grid: str, steps: int) -> Any:
     name, options = SOLVERS[solver]
     kind = getattr(diffusers, name)
     known = inspect.signature(kind.__init__).parameters
-    if any(key not in known for key in GRIDS[grid]):
+    wanted, listed = GRIDS[grid], solver in LISTED and "sigmas" not in "".join(GRIDS[grid])
+    if listed:
+        wanted = {}
+    elif solver in LISTED:
+        wanted = {key: value for key, value in wanted.items() if key != "timestep_spacing"}
+    if any(key not in known for key in wanted):
         return None
     final = {"set_alpha_to_one": grid != "sd15"}
     final["final_sigmas_type"] = "sigma_min" if grid == "sd15" else "zero"
-    given = {k: v for k, v in {**COMMON, **final}.items() if k in known} | options | GRIDS[grid]
-    scheduler = kind(**given)
-    scheduler.set_timesteps(steps)
+    given = {k: v for k, v in {**COMMON, **final}.items() if k in known} | options | wanted
+    scheduler, count = kind(**given), steps * (STAGES[solver] if solver in SINGLE else 1)
+    if listed:
+        times = times_of(TIMES[grid], scaled_linear(), count)[:-1]
+        scheduler.set_timesteps(timesteps=times.long().tolist())
+    else:
+        scheduler.set_timesteps(count)
     return scheduler
+
+
+def levels(solver: str, grid: str, steps: int, schedule: NoiseSchedule) -> Tensor:
+    """The times of the levels that the steps lead to, the end included, as a grid of ours."""
+    scheduler, stages = make(solver, grid, steps), STAGES.get(solver, 1)
+    times = scheduler.timesteps.double()
+    if hasattr(scheduler, "sigmas"):  # its times may be rounded
+        times = schedule.time(-2 * scheduler.sigmas[: len(times)].double().log())
+    found: list[float] = []
+    for time in [*times[::stages].tolist(), ENDS.get(solver, 0.0 if grid == "sd15" else -1.0)]:
+        nearest = round(time) if abs(time - round(time)) < 1e-3 else time  # sigmas are float32
+        if not found or nearest < found[-1]:
+            found.append(float(nearest))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def brownian(sigmas: Tensor, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """A Brownian path in sigma as `DPMSolverSDEScheduler` draws it, of normal numbers that are 1 in one row.
+
+    The path's increment over piece k between the levels and the middles of steps is in row k + 2.
+    """
+    ends = sigmas[sigmas > 0].double().unique().flip(0)
+    middles = (ends[:-1] * ends[1:]).sqrt()
+    nodes = torch.cat([ends, middles]).sort(descending=True).values
+
+    def noise(start: Tensor, end: Tensor) -> Tensor:
+        first, last = ((nodes - level.double()).abs().argmin() for level in (start, end))
+        pieces = nodes[first:last] - nodes[first + 1 : last + 1]
+        drawn = torch.zeros_like(x).view(-1, 1, 1, 1)
+        drawn[first + 2 : last + 2, 0, 0, 0] = (pieces / pieces.sum()).sqrt()
+        return drawn
+
+    return noise
 
 
 def states(
@@ -104,6 +156,8 @@ def states(
         one[count + 1] = 1.0
         return one
 
+    if solver == "dpmpp_sde":
+        scheduler.noise_sampler = brownian(scheduler.sigmas, x)
     sys.modules[type(scheduler).__module__].randn_tensor = noise
     end = ENDS.get(solver, 0.0 if grid == "sd15" else -1.0)
     times = [*scheduler.timesteps.double().tolist(), end]

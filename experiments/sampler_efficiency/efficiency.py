@@ -1,6 +1,9 @@
 """Error of every solver and grid after few evaluations of a trained net: efficiency.md, .csv and .png.
 
-python experiments/sampler_efficiency/efficiency.py [folder]
+python experiments/sampler_efficiency/efficiency.py [--resume] [folder]
+
+About 30 minutes on one core. --resume keeps the rows of efficiency.csv in the folder and measures the solvers
+that have none: to measure a solver again, delete its rows.
 
 The shipped emoji model with its own guidance. The error is the root mean square of the latents' difference
 to a run of 1000 steps from the same noise, in units of their standard deviation. Runs without noise are
@@ -107,31 +110,39 @@ def lines_of(rows: list[Row]) -> str:
     return "\n".join(f"| `{s}` | `{g}` | {n} | {nfe} | {e:.3f} |" for s, g, n, nfe, e in cells)
 
 
-def main() -> None:
-    """Runs the study and writes its results."""
-    folder, start = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE, time.perf_counter()
-    study = Study()
-    names = [name for name in study.schedulers if name not in LEFT_OUT]
-    rows = []
-    for name in names:
-        for grid in GRIDS:
-            rows += [study.row(name, grid, n) for n in STEPS]
-        print(f"{name} {time.perf_counter() - start:.0f} s", flush=True)
-    with (folder / "efficiency.csv").open("w", newline="") as file:
+def kept(path: Path) -> list[Row]:
+    """The measurements in a file; none if there is no file."""
+    if not path.is_file():
+        return []
+    kinds = {"scheduler": str, "grid": str, "steps": int, "nfe": int, "error": float}
+    with path.open(newline="") as file:
+        return [{key: kinds[key](value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def write(rows: list[Row], path: Path) -> None:
+    """Writes the measurements, in the order of the solvers' names."""
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(sorted(rows, key=lambda row: str(row["scheduler"])))
+
+
+def main() -> None:
+    """Runs the study and writes its results."""
+    given = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    folder, start = Path(given[0]) if given else HERE, time.perf_counter()
+    study, path = Study(), folder / "efficiency.csv"
+    names = [name for name in study.schedulers if name not in LEFT_OUT]
+    rows = kept(path) if "--resume" in sys.argv else []
+    done = {row["scheduler"] for row in rows}
+    for name in (name for name in names if name not in done):
+        rows += [study.row(name, grid, n) for grid in GRIDS for n in STEPS]
+        write(rows, path)
+        print(f"{name} {time.perf_counter() - start:.0f} s", flush=True)
     plot(rows, {name: study.schedulers[name].stochastic for name in names}, folder / "efficiency.png")
     head = "| scheduler | grid | steps | NFE | error |\n|---|---|---|---|---|\n"
-    text = (
-        (HERE / "template.md")
-        .read_text()
-        .format(
-            seconds=time.perf_counter() - start,
-            torch=torch.__version__,
-            **{f"best_{n}": head + lines_of(best(rows, n)) for n in (20, 40, 80)},
-        )
-    )
+    tables = {f"best_{n}": head + lines_of(best(rows, n)) for n in (20, 40, 80)}
+    text = (HERE / "template.md").read_text().format(torch=torch.__version__, **tables)
     (folder / "efficiency.md").write_text(text)
 
 

@@ -4,11 +4,12 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 
 from ldm.cli.groups import options
 from ldm.diffusion.schedule import scaled_linear
 from ldm.diffusion.timesteps import times_of, trailing
-from ldm.evaluation.oracle import gaussian, level_error, sampled_moments
+from ldm.evaluation.oracle import Mixture, gaussian, level_error, sampled_moments
 from ldm.schedulers import SASolver, predictor_corrector
 
 pytest.importorskip("diffusers")
@@ -42,6 +43,61 @@ def test_twenty_steps_have_the_moments_of_diffusers(solver, grid, peers):
     tolerance = 2e-4 if solver == "deis" else 1e-4
     assert ours.mean == pytest.approx(mean, rel=tolerance)
     assert ours.std == pytest.approx(std, rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("solver", "grid"),
+    [
+        ("lcm", "trailing"),
+        ("tcd", "leading"),
+        *(("heun", "sd15"), ("dpm2", "sd15"), ("dpm2_a", "sd15"), ("lms", "sd15"), ("ddpm", "sd15")),
+        *(("euler", "linspace"), ("dpm2", "linspace"), ("dpm2_a", "linspace"), ("deis", "trailing")),
+    ],
+)
+def test_on_its_levels_ours_has_its_moments(solver, grid, peers):
+    """Where the two differ, they end at other levels, or diffusers does not round its times."""
+    ours = sampled_moments(SOLVERS[solver], SCHEDULE, DATA, peers.levels(solver, grid, 20, SCHEDULE))
+    *_, (mean, std, _, _) = peers.moments(solver, grid, 20, SCHEDULE, DATA)
+    assert (ours.mean, ours.std) == pytest.approx((mean, std), rel=1e-4)
+
+
+@pytest.mark.parametrize("grid", ["karras", "exponential"])
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "dpmpp_2m_sde", "unipc"])
+def test_its_multistep_rules_are_ours_where_they_name_the_time_of_their_level(solver, grid, peers):
+    """On these grids they name a rounded time to the net: all that makes a difference."""
+    scheduler, grid_ = peers.make(solver, grid, 20), peers.levels(solver, grid, 20, SCHEDULE)
+    ours = sampled_moments(SOLVERS[solver], SCHEDULE, DATA, grid_)
+    assert not torch.equal(scheduler.timesteps.double(), grid_[:-1])
+
+    class Unrounded(Mixture):
+        def denoiser(self, schedule):
+            exact, times = DATA.denoiser(schedule), iter(grid_.split(1))
+            return lambda x, t: exact(x, next(times))
+
+    data = Unrounded(means=DATA.means, shares=DATA.shares, std=DATA.std)
+    *_, (mean, std, _, _) = peers.moments(solver, grid, 20, SCHEDULE, data)
+    assert (ours.mean, ours.std) == pytest.approx((mean, std), rel=1e-4)
+    *_, (_, rounded, _, _) = peers.moments(solver, grid, 20, SCHEDULE, DATA)
+    assert rounded != pytest.approx(ours.std, rel=1e-4)
+
+
+@pytest.mark.parametrize(("solver", "stages"), [("dpmpp_2s", 2), ("dpmpp_3s", 3)])
+def test_its_singlestep_rules_have_the_evaluations_of_ours(solver, stages, peers):
+    """Their stages are points of the grid, which therefore has so many times more."""
+    assert len(peers.make(solver, "trailing", 10).timesteps) == 10 * stages
+    *_, (_, std, _, exact) = peers.moments(solver, "trailing", 20, SCHEDULE, DATA)
+    ours = sampled_moments(SOLVERS[solver], SCHEDULE, DATA, times_of(GRIDS["trailing"], SCHEDULE, 20))
+    assert abs(std - exact) < abs(ours.std - ours.exact_std)  # the last step starts lower
+
+
+def test_its_solver_of_the_sde_draws_one_path_for_stage_and_step(peers):
+    """The second half of a step has the noise of the first and more: of unit variance, and correlated."""
+    path = peers.brownian(torch.tensor([4.0, 1.0, 0.25, 0.0]), torch.zeros(12, dtype=torch.float64))
+    stage, step = (path(torch.tensor(4.0), torch.tensor(end)).flatten() for end in (2.0, 1.0))
+    assert float(stage @ stage) == pytest.approx(1.0)
+    assert float(step @ step) == pytest.approx(1.0)
+    assert float(stage @ step) == pytest.approx((2 / 3) ** 0.5)
+    assert float(step @ path(torch.tensor(1.0), torch.tensor(0.25)).flatten()) == 0.0
 
 
 @pytest.mark.parametrize(
