@@ -66,10 +66,14 @@ def test_an_image_alone_has_no_batch_in_its_recipe():
     assert request_in(made) == (REQUEST, BATCH[:1], 0)
 
 
-def test_an_old_recipe_without_a_number_is_of_number_0():
+def test_a_recipe_of_other_random_draws_is_refused():
     made = recipe(REQUEST, {}, BATCH[1:], 0, 1)
-    del made["number"]
-    assert request_in(made)[1] == [BATCH[1] | {"number": 0}]
+    for changed in ({"draws": 3}, {"draws": 1}):
+        with pytest.raises(UserError, match=f"of version {changed['draws']}, this release has 2"):
+            request_in(made | changed)
+    del made["draws"]
+    with pytest.raises(UserError, match="of version 1"):
+        request_in(made)
 
 
 def test_the_picture_is_enlarged_and_carries_its_recipe(tmp_path: Path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from ldm.diffusion.random import VERSION
 from ldm.utils.errors import UserError
 from ldm.utils.image_io import save_png
 
@@ -61,7 +62,8 @@ def recipe(
         index: of the image among them.
         scale: by which the picture is enlarged.
     """
-    value = {**batch[index], **request, "sha256": dict(hashes), "ldm": version("ldm"), "scale": scale}
+    made_by = {"ldm": version("ldm"), "draws": VERSION}
+    value = {**batch[index], **request, "sha256": dict(hashes), **made_by, "scale": scale}
     return value | ({"batch": list(batch), "index": index} if len(batch) > 1 else {})
 
 
@@ -94,10 +96,14 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
 def request_in(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[Item], int]:
     """Settings of the call, images sampled together and the image's index, from a recipe.
 
-    A recipe without numbers was written when each image had a seed of its own: number 0.
+    Raises: UserError if the image was sampled with random draws of another version.
     """
-    about = (*ITEM, "batch", "index", "scale", "sha256", "ldm", "net_evaluations")
+    if (draws := recipe.get("draws", 1)) != VERSION:
+        raise UserError(
+            f"the image was sampled with random draws of version {draws}, this release has {VERSION}: "
+            "the same seed gives another image; type the settings instead"
+        )
+    about = (*ITEM, "batch", "index", "scale", "sha256", "ldm", "draws", "net_evaluations")
     request = {name: value for name, value in recipe.items() if name not in about}
     own = {name: recipe[name] for name in ITEM if name in recipe}
-    batch: list[Item] = [{**item, "number": item.get("number", 0)} for item in recipe.get("batch", [own])]
-    return request, batch, recipe.get("index", 0)
+    return request, recipe.get("batch", [own]), recipe.get("index", 0)
