@@ -98,7 +98,7 @@ def test_each_link_of_the_chain_can_be_undone(seed, key, visit, index):
     assert (unmixed(link ^ key % 2**64) - random._word("x")) % 2**64 == seed
 
 
-def test_a_million_keys_seeds_or_visits_share_no_draw():
+def test_a_million_keys_or_visits_share_no_draw():
     """With a state of 32 bits about 116 of a million would."""
     numbers = torch.arange(1_000_000)
     for key, visit in ((numbers, 3), (numbers << 32, 3), (torch.zeros_like(numbers), numbers)):

@@ -76,7 +76,7 @@ def test_its_multistep_rules_are_ours_where_they_name_the_time_of_their_level(so
 
     data = Unrounded(means=DATA.means, shares=DATA.shares, std=DATA.std)
     *_, (mean, std, _, _) = peers.moments(solver, grid, 20, SCHEDULE, data)
-    assert (ours.mean, ours.std) == pytest.approx((mean, std), rel=1e-4)
+    assert (ours.mean, ours.std) == pytest.approx((mean, std), abs=2e-4)  # its levels are in float32
     *_, (_, rounded, _, _) = peers.moments(solver, grid, 20, SCHEDULE, DATA)
     assert rounded != pytest.approx(ours.std, rel=1e-4)
 

@@ -77,7 +77,7 @@ def test_a_bad_sample_is_replaced_and_no_other_place_changes(making, cause, fold
 def test_too_many_bad_samples_stop_the_run(making, tmp_path):
     making.write(tmp_path / "a.tar", 0, 40, broken=range(0, 40, 5))
     stream = LaionData(shards=str(tmp_path / "*.tar"), batch_size=8, image_size=16, max_bad_fraction=0.1)
-    says = r"of 200 samples cannot be used, .*'damaged image'"
+    says = r"of 20\d samples cannot be used, .*'damaged image'"
     with pytest.raises(ValueError, match=says):
         all(stream.batch(step) for step in range(100))
     making.write(tmp_path / "b.tar", 0, 3, broken=range(3))

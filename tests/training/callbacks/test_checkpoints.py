@@ -52,25 +52,16 @@ def test_an_interval_below_one_is_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint")
 def test_a_checkpoint_of_other_random_draws_is_refused(small, tmp_path, monkeypatch):
-    saver = Checkpoints(folder=str(tmp_path / "c"), every_n_steps=2)
-    small.fit(tmp_path, small.Module(), saver, steps=2)
-    state = state_of(saver.store.path(2))
-    small.fit(
-        tmp_path,
-        small.Module(),
-        Checkpoints(folder=str(tmp_path / "d"), every_n_steps=2),
-        steps=4,
-        path=state,
-    )
+    def fit(name, **options):
+        saver = Checkpoints(folder=str(tmp_path / name), every_n_steps=2)
+        small.fit(tmp_path, small.Module(), saver, **options)
+        return saver.store
+
+    state = state_of(fit("c", steps=2).path(2))
+    fit("d", steps=4, path=state)
     monkeypatch.setattr(random, "VERSION", 3)
-    with pytest.raises(UserError, match=r"of version 2, .* of version 3: .* init_checkpoint="):
-        small.fit(
-            tmp_path,
-            small.Module(),
-            Checkpoints(folder=str(tmp_path / "e"), every_n_steps=2),
-            steps=4,
-            path=state,
-        )
+    with pytest.raises(UserError, match=r"of version 2, .* of version 3: .* a new run from its weights"):
+        fit("e", steps=4, path=state)
 
 
 def test_the_jobs_of_the_thread_run_one_after_the_other():

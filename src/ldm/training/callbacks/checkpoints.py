@@ -100,7 +100,7 @@ class Checkpoints(StepCallback):
             raise UserError(
                 f"the checkpoint's random draws are of version {version}, those of this release of version "
                 f"{random.VERSION}: the order of the data and the samples held out would change; start a new "
-                "run from its weights with init_checkpoint="
+                "run from its weights"
             )
         restart_loops(checkpoint, trainer.accumulate_grad_batches)
 
