@@ -12,15 +12,15 @@ READER = PromptReader({**special_tokens(END), "<x>": (50_000, 50_001)}, 6, END)
 def test_a_short_prompt_is_one_chunk_with_start_end_and_padding():
     for long_prompts in ("cut", "chunks"):
         ids, weights = READER.read("a cat", long_prompts=long_prompts)
-        assert ids.tolist() == [[START, A, CAT, END, END, END]]
-        assert weights.tolist() == [[1.0] * 6]
+        assert ids == [[START, A, CAT, END, END, END]]
+        assert weights == [[1.0] * 6]
     assert PromptReader({}, 6, 0).read("a cat").ids == [[START, A, CAT, END_OF_TEXT, 0, 0]]
 
 
 def test_weights_stand_at_their_tokens():
     ids, weights = READER.read("a (cat:1.5)", prompt_weights=True)
-    assert ids.tolist() == [[START, A, CAT, END, END, END]]
-    assert weights.tolist() == [[1.0, 1.0, 1.5, 1.0, 1.0, 1.0]]
+    assert ids == [[START, A, CAT, END, END, END]]
+    assert weights == [[1.0, 1.0, 1.5, 1.0, 1.0, 1.0]]
     assert {w for row in READER.read("a (cat:1.5)").weights for w in row} == {1.0}
     assert READER.read("(<x>:2)", prompt_weights=True).weights == [[1.0, 2.0, 2.0, 1.0, 1.0, 1.0]]
 
@@ -31,7 +31,7 @@ def test_long_prompts_are_cut_or_divided():
     divided = [[START, A, CAT, A, CAT, END], [START, A, END, END, END, END]]
     assert READER.read(text, long_prompts="chunks").ids == divided
     parts = READER.read("a BREAK cat", prompt_weights=True, long_prompts="chunks").ids
-    assert parts[:, 1].tolist() == [A, CAT]
+    assert [row[1] for row in parts] == [A, CAT]
     assert [len(row) for row in READER.read("a BREAK cat", prompt_weights=True).ids] == [6]
     with pytest.raises(ValueError, match="long_prompts must be one of"):
         READER.read(text, long_prompts="all")
