@@ -152,10 +152,12 @@ class Pipeline(Additions, Shared):
         if isinstance(given.on_step, StepEnd):
             job = replace(job, given=replace(given, on_step=given.on_step.on(job.grid)))
         negative = given.negative_prompt or given.negative_prompt_embeds is not None
+        distilled = job.net_scale is not None
+        why = ": this distilled net reads the guidance scale itself" if distilled else " at guidance_scale 1"
         if job.scale == 1.0 and negative:
-            log.warning("negative_prompt has no effect at guidance_scale 1")
+            log.warning("negative_prompt has no effect%s", why)
         if job.scale == 1.0 and given.guidance is not None and "pag" not in given.guidance.needs:
-            log.warning("guidance has no effect at guidance_scale 1")
+            log.warning("guidance has no effect%s", why)
         if job.scale == 0.0 and job.guidance.needs_uncond and (any(job.prompts) or job.embeds is not None):
             log.warning(
                 "the prompt has no effect at guidance_scale 0; the 0 on the cards of turbo and LCM models is "
