@@ -53,7 +53,7 @@ def nets(stable_diffusion):
     """Overrides by which the config has the nets of that model."""
     config = stable_diffusion("sd1", 4, f8=True).config
     return [
-        f"{name}.{key}={json.dumps(value)}"
+        f"{name}.{key}={value if isinstance(value, str) else json.dumps(value)}"
         for name in ("text_encoder", "backbone")
         for key, value in config[name].items()
         if key != "_target_"

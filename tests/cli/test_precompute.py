@@ -1,6 +1,7 @@
 """ldm-data precompute and training on what it made, from the command line."""
 
 import io
+import shlex
 import tarfile
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def test_latents_of_many_shapes_are_trained_on_as_is_said(place_of_all, tmp_path
     chosen = ["data/buckets=aspect", "data.buckets.area=1024", "data.buckets.multiple=8"]
     assert encode(tmp_path / "many", *chosen) == 0
     (said,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("train on them"))
-    options = said.partition(": ")[2].split()
+    options = shlex.split(said.partition(": ")[2])
     assert "data.buckets=[[24,40],[32,32],[40,24]]" in options
     assert run(tmp_path / "run", *options, "trainer.max_steps=1") == 0
     assert run(tmp_path / "other", *options, "data.buckets=[[32,32]]") == 2

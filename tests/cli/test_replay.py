@@ -21,7 +21,7 @@ RECIPE = {
 GIVEN = {
     **{"kind": "text2img", "checkpoint": None, "lora": None, "lora_scale": 1.0, "guidance_scale": None},
     **{"height": None, "scheduler": None, "variant": None, "prediction": None, "ema": True, "dtype": "fp32"},
-    **{"vae_slicing": False, "vae_tiling": False},
+    **{"strict": True, "vae": None, "vae_slicing": False, "vae_tiling": False},
 }
 CONFIG = GIVEN | {"prompt": None, "negative_prompt": None, "seed": 0, "output": None, "replay": "x/a.png"}
 
@@ -33,10 +33,9 @@ def replayed(typed=(), **values):
 
 def test_without_settings_the_request_is_that_of_the_recipe():
     request, batch, index, digests = replayed()
-    assert {k: v for k, v in request.items() if k != "vae_tiling"} == {
-        k: RECIPE[k] for k in request.keys() - {"vae_tiling"}
-    }
-    assert request["vae_tiling"] is False  # a setting that is younger than the recipe
+    younger = {"strict": True, "vae": None, "vae_tiling": False}  # than the recipe: as given
+    plain = {"prompt_weights": False, "long_prompts": "cut"}  # as all prompts were read then
+    assert request == {k: RECIPE[k] for k in request.keys() - {*younger, *plain}} | younger | plain
     assert (batch, index, digests) == (ITEMS, 1, RECIPE["sha256"])
 
 

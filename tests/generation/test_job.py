@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 def job(count: int, batch_size: int, steps: int = 4) -> Job:
     schedule = cosine()
     values: dict[str, Any] = {"prompts": ["a"] * count, "negatives": [""] * count}
-    values |= {"guidance": CFG(), "scale": 1.0, "scheduler": DDIM(), "thresholding": None}
+    values |= {"guidance": CFG(), "scale": 1.0, "net_scale": None, "scheduler": DDIM(), "thresholding": None}
     values |= {"noise": "independent", "schedule": schedule, "whole": True, "shape": (2, 3, 5)}
     values |= {"grid": trailing(schedule.num_train_timesteps, steps), "single": False}
     return Job(**values, draws=Draws(7, count, CPU), given=Settings(batch_size=batch_size))

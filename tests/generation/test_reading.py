@@ -18,11 +18,16 @@ class Short(BaseTextEncoder):
 
 
 def test_the_call_decides_then_the_model():
-    assert reading_of(Settings(), {}) == PLAIN == Reading(prompt_weights=False, long_prompts="cut")
-    assert reading_of(Settings(), OWN) == Reading(prompt_weights=True, long_prompts="chunks")
+    assert reading_of(Settings(), {}, OWN) == PLAIN == Reading(prompt_weights=False, long_prompts="cut")
+    assert reading_of(Settings(), OWN, OWN) == Reading(prompt_weights=True, long_prompts="chunks")
     given = Settings(prompt_weights=False, long_prompts="cut")
-    assert reading_of(given, OWN) == PLAIN
-    assert reading_of(Settings(prompt_weights=True), {}) == Reading(prompt_weights=True)
+    assert reading_of(given, OWN, OWN) == PLAIN
+    assert reading_of(Settings(prompt_weights=True), {}, ()) == Reading(prompt_weights=True)
+
+
+def test_what_a_text_encoder_lacks_is_plain_by_default():
+    assert reading_of(Settings(), OWN, ()) == PLAIN
+    assert reading_of(Settings(), OWN, {"long_prompts"}) == Reading(long_prompts="chunks")
 
 
 @pytest.mark.parametrize(

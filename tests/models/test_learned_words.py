@@ -39,8 +39,8 @@ def test_words_are_forgotten(learned):
     ("word", "vectors", "says"),
     [
         ("<CAT>", DOG, "is there already"),
-        ("", DOG, "without white space"),
-        ("a ", DOG, "without white space"),
+        ("", DOG, "no white space at its ends"),
+        ("a ", DOG, "no white space at its ends"),
         ("a", torch.zeros(1, 4), r"must be 3 wide.*\(1, 4\)"),
         ("a", torch.zeros(5, 3), "1 to 4 vectors, got 5"),
         ("a", torch.zeros(0, 3), "1 to 4 vectors, got 0"),

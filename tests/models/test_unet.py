@@ -193,8 +193,7 @@ def test_missing_conditions_are_named():
 
 def test_a_net_that_reads_the_guidance_scale_depends_on_it_and_needs_it():
     torch.manual_seed(0)
-    net = UNet(**TINY, guidance_dim=8).eval()
-    torch.nn.init.normal_(net.conv_out.weight)
+    net = randomised(UNet(**TINY, guidance_dim=8).eval())
     x_t, t, cond = inputs(net)
     assert "guidance_scale" in net.supports
     assert "guidance_scale" not in UNet(**TINY).supports

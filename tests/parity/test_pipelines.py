@@ -24,6 +24,7 @@ FULL = -1
 AT_FULL_SIZE = pytest.param(FULL, marks=pytest.mark.slow, id="full")
 PROMPT, NEGATIVE, SIZE = "a photo of a cat wearing a hat", "blurry", 64
 COMMON: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 7.5}
+OURS: dict[str, Any] = {"seed": 3, "output": "tensor", "long_prompts": "cut"}  # as diffusers' pipelines do
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_text2img_equals_diffusers(family: str, seed: int, folder: Any) -> None:
     path = folder(family, seed)
     ours = Text2ImagePipeline.from_pretrained(path)
     theirs = diffusers.StableDiffusionPipeline.from_pretrained(path)
-    image = ours(PROMPT, negative_prompt=NEGATIVE, seed=3, height=SIZE, width=SIZE, output="tensor", **COMMON)
+    image = ours(PROMPT, negative_prompt=NEGATIVE, height=SIZE, width=SIZE, **OURS, **COMMON)
     expected = theirs(
         PROMPT,
         negative_prompt=NEGATIVE,
@@ -113,7 +114,7 @@ def test_img2img_equals_diffusers(family: str, seed: int, strength: float, folde
     theirs = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(path)
     noises(draw(ours, "x_T"), [draw(ours, "posterior")])
     options = {"image": picture(), "strength": strength, **COMMON}
-    image = ours(PROMPT, seed=3, output="tensor", **options)
+    image = ours(PROMPT, **OURS, **options)
     assert difference(image, theirs(PROMPT, output_type="np", **options)) <= 1.0
 
 
@@ -130,7 +131,7 @@ def test_inpainting_equals_diffusers(
     encoded = [draw(ours, "posterior")] if family == "sd1" or strength < 1.0 else []
     noises(draw(ours, "x_T"), [*encoded, draw(ours, "masked_posterior")])
     image, mask = picture(), picture("L")
-    made = ours(PROMPT, image=image, mask=mask, strength=strength, seed=3, output="tensor", **COMMON)
+    made = ours(PROMPT, image=image, mask=mask, strength=strength, **OURS, **COMMON)
     expected = theirs(
         PROMPT,
         image=image,
@@ -153,8 +154,8 @@ def test_perturbed_attention_guidance_equals_diffusers(family: str, scale: float
     ours = Text2ImagePipeline.from_pretrained(path)
     theirs = diffusers.StableDiffusionPAGPipeline.from_pretrained(path, pag_applied_layers="mid")
     common = {"num_inference_steps": 10, "guidance_scale": scale, "height": SIZE, "width": SIZE}
-    image = ours(PROMPT, seed=3, guidance=PAG(scale=2.0), output="tensor", **common)
+    image = ours(PROMPT, guidance=PAG(scale=2.0), **OURS, **common)
     expected = theirs(PROMPT, latents=draw(ours, "x_T"), pag_scale=2.0, output_type="np", **common)
     assert difference(image, expected) <= 1.0
-    plain = ours(PROMPT, seed=3, output="tensor", **common)
+    plain = ours(PROMPT, **OURS, **common)
     assert float((image - plain).abs().max()) > 0.05  # it does something

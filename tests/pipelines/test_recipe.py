@@ -75,21 +75,14 @@ def test_an_old_recipe_without_rules_for_its_prompt_is_read_as_text():
     assert request_in(made)[0] == {"kind": "text2img", "prompt_weights": False, "long_prompts": "cut"}
 
 
-def test_several_files_have_a_digest_each_and_adapters_one_with_their_settings(tmp_path: Path):
-    for name in ("model", "a", "b"):
-        (tmp_path / name).write_bytes(name.encode())
-    found = digests({"lora": [str(tmp_path / "a"), str(tmp_path / "b")]}, tmp_path / "model")
-    assert list(found) == ["checkpoint", "lora 1", "lora 2"]
-    assert found["lora 2"] == hashlib.sha256(b"b").hexdigest()
-    folder = tmp_path / "peft"
-    folder.mkdir()
-    file = folder / "adapter_model.safetensors"
+def test_the_digest_of_adapters_is_also_that_of_their_settings(tmp_path: Path):
+    file = tmp_path / "adapter_model.safetensors"
     file.write_bytes(b"weights")
-    alone = digest(file), digest(folder)
+    alone = digest(file), digest(tmp_path)
     for alpha in ("1", "2"):
-        (folder / "adapter_config.json").write_text(alpha)
-        assert not {digest(file), digest(folder)} & set(alone)
-        alone = digest(file), digest(folder)
+        (tmp_path / "adapter_config.json").write_text(alpha)
+        assert not {digest(file), digest(tmp_path)} & set(alone)
+        alone = digest(file), digest(tmp_path)
 
 
 def test_an_image_alone_has_no_batch_in_its_recipe():

@@ -346,7 +346,7 @@ def test_from_pretrained_makes_the_same_image(tmp_path: Path, pipeline: Text2Ima
 def test_an_incomplete_model_names_what_it_lacks(tmp_path: Path, pipeline: Text2ImagePipeline):
     path = tmp_path / "autoencoder.safetensors"
     save_model(path, {"autoencoder": pipeline.autoencoder}, {"autoencoder": CONFIG["autoencoder"]})
-    with pytest.raises(ValueError, match="no complete model: it has no text_encoder, backbone"):
+    with pytest.raises(ValueError, match="holds an autoencoder alone: give it as vae="):
         Text2ImagePipeline.from_pretrained(path)
 
 

@@ -32,7 +32,7 @@ def test_the_nets_of_the_experiments_are_those_of_a_folder_of_diffusers(experime
 
 def overrides(model, *names):
     return [
-        f"{name}.{key}={json.dumps(value)}"
+        f"{name}.{key}={value if isinstance(value, str) else json.dumps(value)}"
         for name in names
         for key, value in model.config[name].items()
         if key != "_target_"

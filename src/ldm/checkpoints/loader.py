@@ -103,7 +103,7 @@ def load_model(
         source = replace(_opened(path, stack, reading), strict=strict)
         other = None if vae is None else _vae_source(vae, stack, Reading(variant, None, ema))
         model = _assembled(source, other, device, dtype)
-    merge(model, _trained(source))
+    merge(model, _trained(source), untrained=True)
     if lora is not None:
         merge_files(model, lora, lora_scale)
     return model

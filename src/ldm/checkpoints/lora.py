@@ -69,7 +69,12 @@ def save_lora(
     log.info("wrote %s (%.1f MB)", path, path.stat().st_size / 1e6)
 
 
-def merge(model: LoadedModel, files: Mapping[str, tuple[Updates, float]], keep: bool = False) -> None:
+def merge(
+    model: LoadedModel,
+    files: Mapping[str, tuple[Updates, float]],
+    keep: bool = False,
+    untrained: bool = False,
+) -> None:
     """Adds updates to the weights of a model's nets; other tensors take the place of the old ones.
 
     Each update is that of the weights before any adapter, as far as these are known, so several do not
@@ -79,6 +84,7 @@ def merge(model: LoadedModel, files: Mapping[str, tuple[Updates, float]], keep: 
         model: its nets are changed.
         files: by name, updates and the scale that multiplies all of them.
         keep: remember the weights before any adapter, for `unmerge`.
+        untrained: a file may change nothing, as that of a run at its first step.
 
     Raises: ValueError naming a file with an update that is not shaped as its weight, that changes nothing or
         whose sum with the weight is not finite; nothing is changed then.
@@ -99,7 +105,7 @@ def merge(model: LoadedModel, files: Mapping[str, tuple[Updates, float]], keep: 
                 _add(place, formulas, scale, after, base)
             except ValueError as error:
                 raise type(error)(f"{file}: {error}") from error
-        if scale and all(torch.equal(after[name], before[name]) for name in names):
+        if scale and not untrained and all(torch.equal(after[name], before[name]) for name in names):
             raise UserError(f"{file}: it changes nothing: its updates are zero, or vanish when rounded")
         current |= after
     for (component, key), value in current.items():

@@ -12,6 +12,7 @@ def main(config: dict[str, Any]) -> None:
     from ldm.checkpoints import convert_checkpoint
     from ldm.utils.device import as_dtype
 
+    scale = config["lora_scale"]
     convert_checkpoint(
         config["input"],
         config["output"],
@@ -24,7 +25,7 @@ def main(config: dict[str, Any]) -> None:
         strict=config["strict"],
         vae=config["vae"],
         lora=config["lora"],
-        lora_scale=config["lora_scale"],
+        lora_scale=[float(s) for s in scale] if isinstance(scale, list) else scale,
     )
     print(Path(config["output"]))
 

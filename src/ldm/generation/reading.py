@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ldm.generation.settings import Settings
@@ -30,11 +30,17 @@ class Reading(NamedTuple):
 PLAIN = Reading()
 
 
-def reading_of(given: Settings, defaults: Mapping[str, Any]) -> Reading:
-    """The reading that a call asks for, or else the model's own; plain where a model has none."""
-    own = {name: defaults.get(name) for name in Reading._fields}
+def reading_of(given: Settings, defaults: Mapping[str, Any], supported: Collection[str]) -> Reading:
+    """The reading that a call asks for, or else the model's own; plain where there is none.
+
+    Args:
+        given: settings of the call.
+        defaults: settings of the model.
+        supported: capabilities of the text encoder; what it lacks is plain unless the call asks for it.
+    """
+    own = {name: defaults.get(name) for name in Reading._fields if name in supported}
     found = {name: getattr(given, name) for name in Reading._fields}
-    chosen = {name: found[name] if found[name] is not None else own[name] for name in found}
+    chosen = {name: own.get(name) if value is None else value for name, value in found.items()}
     return Reading(**{name: value for name, value in chosen.items() if value is not None})
 
 

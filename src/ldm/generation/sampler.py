@@ -135,7 +135,7 @@ class Sampler:
             draws=Draws(given.seed, len(prompts), self.device, given.numbers),
             single=len(prompts) == 1 and (isinstance(prompt, str) or prompt is given.num_images is None),
             given=given,
-            reading=reading_of(given, own),
+            reading=reading_of(given, own, self.own.text_encoder.supports),
             **embeds_of(given, len(prompts), self.device, self.dtype),
         )
 

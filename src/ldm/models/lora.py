@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ldm.diffusion.conditioning import Conditioning
-from ldm.models.protocols import Backbone
+from ldm.models.protocols import Backbone, members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +137,9 @@ class _Adapted:
 
     def __init__(self, adapted: AdaptedNet, adapters: LoRA) -> None:
         self._adapted, self._adapters = adapted, adapters
+        attributes = members(Backbone).keys() - {"forward"}
+        for name in attributes:  # checks of types look at the object itself
+            setattr(self, name, getattr(adapted.net, name))
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         adapted = self._adapted

@@ -89,7 +89,7 @@ def load(request: Mapping[str, Any], device: str, wanted: Mapping[str, str] | No
     if request["vae_tiling"]:
         pipeline.enable_vae_tiling()
     given = Settings(prompt_weights=request.get("prompt_weights"), long_prompts=request.get("long_prompts"))
-    reading = reading_of(given, pipeline.sampler.defaults)
+    reading = reading_of(given, pipeline.sampler.defaults, pipeline.text_encoder.supports)
     settled = {**request, **reading._asdict(), "dtype": dtype_name(pipeline.dtype)}
     return Loaded(pipeline=pipeline, arguments=arguments, hashes=hashes, request=settled)
 
