@@ -176,7 +176,7 @@ def build(config: dict[str, Any], seed: int = 0, names: Sequence[str] = COMPONEN
 def warm_python() -> Iterator[str]:
     """A `python` whose processes are forked from one that has imported torch, Lightning and ldm.
 
-    Outside Linux it is the ordinary one.
+    Outside Linux, or where one of these packages starts threads, it is the ordinary one.
     """
     if sys.platform != "linux":
         yield sys.executable
@@ -191,8 +191,7 @@ def warm_python() -> Iterator[str]:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen(command, env=environment, **pipes) as server:
-            assert server.stdout.readline() == "ready\n"
-            yield str(path)
+            yield str(path) if server.stdout.readline() == "ready\n" else sys.executable
             server.stdin.close()
 
 
