@@ -80,6 +80,19 @@ def best(rows: list[Row], budget: int) -> list[Row]:
     return sorted(found.values(), key=lambda row: row["error"])
 
 
+def worse(rows: list[Row], stochastic: dict[str, bool], factor: float = 1.2) -> str:
+    """Rows of a table: where a solver's error exceeds DDIM's (ancestral, if it draws noise) by a factor."""
+    at = {(row["scheduler"], row["grid"], row["steps"]): row["error"] for row in rows}
+    lines = []
+    for name in stochastic:
+        other = "euler_a" if stochastic[name] else "ddim"
+        for grid in GRIDS:
+            ratios = {n: at[name, grid, n] / at[other, grid, n] for n in STEPS}
+            if found := {n: ratio for n, ratio in ratios.items() if ratio > factor}:
+                lines.append(f"| `{name}` | `{grid}` | {', '.join(f'{n}: {r:.1f}' for n, r in found.items())} |")
+    return "\n".join(lines)
+
+
 def plot(rows: list[Row], stochastic: dict[str, bool], path: Path) -> None:
     """Error against evaluations, the best grid of each solver at each count."""
     import matplotlib
@@ -139,9 +152,11 @@ def main() -> None:
         rows += [study.row(name, grid, n) for grid in GRIDS for n in STEPS]
         write(rows, path)
         print(f"{name} {time.perf_counter() - start:.0f} s", flush=True)
-    plot(rows, {name: study.schedulers[name].stochastic for name in names}, folder / "efficiency.png")
     head = "| scheduler | grid | steps | NFE | error |\n|---|---|---|---|---|\n"
     tables = {f"best_{n}": head + lines_of(best(rows, n)) for n in (20, 40, 80)}
+    stochastic = {name: study.schedulers[name].stochastic for name in names}
+    plot(rows, stochastic, folder / "efficiency.png")
+    tables["worse"] = worse(rows, stochastic)
     text = (HERE / "template.md").read_text().format(torch=torch.__version__, **tables)
     (folder / "efficiency.md").write_text(text)
 
