@@ -89,7 +89,8 @@ def worse(rows: list[Row], stochastic: dict[str, bool], factor: float = 1.2) -> 
         for grid in GRIDS:
             ratios = {n: at[name, grid, n] / at[other, grid, n] for n in STEPS}
             if found := {n: ratio for n, ratio in ratios.items() if ratio > factor}:
-                lines.append(f"| `{name}` | `{grid}` | {', '.join(f'{n}: {r:.1f}' for n, r in found.items())} |")
+                cell = ", ".join(f"{n}: {ratio:.1f}" for n, ratio in found.items())
+                lines.append(f"| `{name}` | `{grid}` | {cell} |")
     return "\n".join(lines)
 
 
