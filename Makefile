@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 TEST_JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint type test test-slow test-slurm train sample convert docs bench clean ci
+.PHONY: help install demo lint type test test-long test-slow test-slurm train sample convert docs bench clean ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ type: install ## Check types
 
 test: install ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-long: install ## Run the further instances that `make test` leaves out: more pages, runs and cases
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: install ## Run the tests that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -16,6 +16,7 @@ import lean_jaxtyping  # noqa: F401  before anything of ldm
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tiers import mark_long
 from torch import nn
 
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel, build_empty
@@ -58,9 +59,11 @@ LONGEST_FIRST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts the tests by file."""
+    """Sorts the tests by file and marks those that are long."""
     folder = Path(__file__).parent
+    mark_long(items, folder.name)
     place = {folder / name: i for i, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
