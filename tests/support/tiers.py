@@ -7,13 +7,13 @@ import pytest
 
 # Functions that are long: of the cases in brackets, or whole.
 LONG = {
-    "checkpoints/test_converter.py": ("test_files_lead_there_and_back[inpaint]",),
     "cli/test_data_buckets.py": ("test_a_run_on_buckets_that_was_stopped_ends_as_one_that_was_not",),
     "cli/test_constraints.py": ("test_most_messages_give_advice",),
     "cli/test_ema.py": (
         "test_a_stopped_run_keeps_the_same_snapshots_bit_for_bit",
         "test_other_widths_are_those_tracked_by_another_run",
     ),
+    "cli/test_fine_tuning.py": ("test_a_run_of_adapters_goes_on_bit_for_bit",),
     "cli/test_own_loss_term.py": ("test_terms_of_a_folder_are_added_to_the_loss",),
     "cli/test_own_solver.py": ("test_training_draws_its_grids_with_it_and_the_model_names_it",),
     "cli/test_plan.py": ("test_precomputed_latents_spare_the_frozen_nets",),
@@ -38,6 +38,7 @@ LONG = {
     "planning/test_simulate.py": (
         "test_a_gpu_keeps_no_scores_of_attention",
         "test_checkpointing_trades_memory_for_a_forward_pass",
+        "test_memory_at_any_batch_is_that_of_a_step_simulated_at_it",
         "test_flops_are_those_that_torch_counts_in_a_real_step[True]",
         "test_planned_memory_is_what_the_allocator_gives_to_real_steps[diffusion-32-true-False]",
         "test_planned_memory_is_what_the_allocator_gives_to_real_steps[diffusion-bf16-mixed-True]",
@@ -54,7 +55,12 @@ LONG = {
 }
 # Sweeps of which one case in so many stays.
 ONE_IN = {
+    "checkpoints/test_assemble.py::test_names_lead_there_and_back_for_every_tensor": 3,
     "checkpoints/test_autoencoder_file.py::test_every_form_of_an_autoencoder_takes_the_place": 3,
+    "checkpoints/test_converter.py::test_files_lead_there_and_back": 3,
+    "cli/test_constraints.py::test_advice_can_be_typed_as_it_stands_and_mends_the_config": 3,
+    "cli/test_train.py::test_a_mistake_is_one_line_and_status_2": 2,
+    "conf/test_groups.py::test_every_experiment_builds_and_denoises_on_the_meta_device": 3,
     "conf/test_groups.py::test_every_option_composes_and_passes_the_checks": 4,
     "conf/test_groups.py::test_the_decay_of_the_learning_rate_ends_with_the_training": 3,
     "diffusion/test_brownian.py::test_step_counts_share_the_path": 3,
