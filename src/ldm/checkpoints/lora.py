@@ -89,6 +89,20 @@ def merge(
     Raises: ValueError naming a file with an update that is not shaped as its weight, that changes nothing or
         whose sum with the weight is not finite; nothing is changed then.
     """
+    current = _updated(model, files, untrained)
+    for (component, key), value in current.items():
+        net = model.components[component]
+        parameter = net.get_parameter(key)
+        if keep:
+            vars(net).setdefault(BEFORE, {}).setdefault(key, parameter.data.cpu())
+        parameter.data = value
+
+
+def _updated(model: LoadedModel, files: Mapping[str, tuple[Updates, float]], untrained: bool) -> Weights:
+    """The weights that updates change, as they are then.
+
+    Raises: as `merge`.
+    """
     original: Weights = {
         (name, key): value
         for name, net in model.components.items()
@@ -108,12 +122,7 @@ def merge(
         if scale and not untrained and all(torch.equal(after[name], before[name]) for name in names):
             raise UserError(f"{file}: it changes nothing: its updates are zero, or vanish when rounded")
         current |= after
-    for (component, key), value in current.items():
-        net = model.components[component]
-        parameter = net.get_parameter(key)
-        if keep:
-            vars(net).setdefault(BEFORE, {}).setdefault(key, parameter.data.cpu())
-        parameter.data = value
+    return current
 
 
 def _add(place: Place, formulas: Sequence[Formula], scale: float, after: Weights, base: Weights) -> None:
