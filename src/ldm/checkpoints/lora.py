@@ -32,6 +32,22 @@ Weights = dict[tuple[str, str], Tensor]
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
+def as_paths(name: str, value: Any) -> list[Path]:
+    """The paths of an argument that takes one or several.
+
+    Args:
+        name: of the argument.
+        value: that was given.
+
+    Raises: TypeError for anything else.
+    """
+    several = isinstance(value, Iterable) and not isinstance(value, str | os.PathLike | Mapping)
+    values = list(value) if several else [value]
+    if not all(isinstance(v, str | os.PathLike) for v in values):
+        raise TypeError(f"{name} must be a file or folder, or a list of them, got {type(value).__name__}")
+    return [Path(v) for v in values]
+
+
 def save_lora(
     path: Path, updates: Mapping[str, Update], node: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> None:
@@ -177,7 +193,7 @@ def merge_files(
     model: LoadedModel, path: Paths, scale: float | Sequence[float] = 1.0, keep: bool = False
 ) -> None:
     """`merge_lora` for the command line: errors are UserErrors, which it prints as one line."""
-    paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(p) for p in path]
+    paths = as_paths("lora", path)
     scales = scales_of(scale, len(paths))
     places: dict[str, Place] = {}
     for component, module in model.components.items():
