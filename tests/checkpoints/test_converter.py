@@ -92,3 +92,9 @@ def test_the_folders_of_an_output_are_made(folder: Path, tmp_path: Path):
     convert_checkpoint(folder, tmp_path / "other" / "folder", format="diffusers")
     assert (tmp_path / "new" / "er" / "a.safetensors").is_file()
     assert (tmp_path / "other" / "folder" / "model_index.json").is_file()
+
+
+def test_a_folder_without_a_training_checkpoint_has_no_adapters_to_write(tmp_path: Path):
+    (tmp_path / "unet").mkdir()
+    with pytest.raises(ValueError, match="format=lora is for training checkpoints of adapters, not for"):
+        convert_checkpoint(tmp_path, tmp_path / "a.safetensors", format="lora")

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from ldm.checkpoints.diffusers_scheduler import CLASSES, FIXED, diffusion_nodes, scheduler_json
+from ldm.diffusion.timesteps import times_of
+from ldm.utils.construct import reconstruct
 
 PNDM: dict[str, Any] = {
     "_class_name": "PNDMScheduler",
@@ -133,12 +135,14 @@ def test_left_overs_change_nothing(name: str, left: dict[str, Any]):
         ("UniPCMultistepScheduler", {"timestep_spacing": "trailing"}, ("timesteps.trailing", -1.0)),
         (
             "DPMSolverMultistepScheduler",
-            {"timestep_spacing": "leading", "final_sigmas_type": "sigma_min"},
+            {"timestep_spacing": "leading", "steps_offset": 1, "final_sigmas_type": "sigma_min"},
             ("timesteps.leading", 0.0),
         ),
-        ("DDIMScheduler", {"set_alpha_to_one": False}, ("timesteps.leading", 0.0)),
-        ("PNDMScheduler", {}, ("timesteps.leading", 0.0)),
-        ("FlaxPNDMScheduler", {}, ("timesteps.leading", 0.0)),
+        ("DDIMScheduler", {"set_alpha_to_one": False, "steps_offset": 1}, ("timesteps.leading", 0.0)),
+        ("DDIMScheduler", {"set_alpha_to_one": False}, ("timesteps.leading", -1.0)),
+        ("PNDMScheduler", {"steps_offset": 1}, ("timesteps.leading", 0.0)),
+        ("PNDMScheduler", {}, ("timesteps.leading", -1.0)),
+        ("FlaxPNDMScheduler", {"steps_offset": 1}, ("timesteps.leading", 0.0)),
         ("LCMScheduler", {}, ("timesteps.distilled", -1.0)),
         ("TCDScheduler", {}, ("timesteps.distilled", -1.0)),
     ],
@@ -201,9 +205,12 @@ def test_what_is_not_supported_is_named(change: dict[str, Any], says: str):
 
 
 def test_a_last_step_that_would_do_nothing_ends_at_clean_data(caplog: pytest.LogCaptureFixture):
-    _, sampling = diffusion_nodes(PNDM | {"timestep_spacing": "linspace"})
-    assert sampling["timesteps"]["final"] == -1.0
-    assert "linspace ends at clean data" in caplog.text
+    for spacing, change in (("linspace", {"timestep_spacing": "linspace"}), ("leading", {"steps_offset": 0})):
+        diffusion, sampling = diffusion_nodes(PNDM | change)
+        schedule = reconstruct(diffusion["schedule"], "")
+        times = times_of(reconstruct(sampling["timesteps"], ""), schedule, 4)
+        assert times[-2:].tolist() == [0.0, -1.0]
+        assert f"{spacing} ends at clean data" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Files of adapters: what is refused, and that a refused one changes nothing; parity is in tests/parity."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ldm.checkpoints.assemble import LoadedModel
-from ldm.checkpoints.lora import FILE, merge_lora, save_lora, unmerge
+from ldm.checkpoints.lora import FILE, as_paths, merge_lora, save_lora, unmerge
 from ldm.models.lora import LoRA
 from ldm.models.unet import UNet
 
@@ -161,3 +162,10 @@ def test_weights_that_are_not_finite_are_not_written(model, tmp_path):
     with pytest.raises(ValueError, match="NaN"):
         save_lora(tmp_path / FILE, lora.updates(), model.config["backbone"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [5, None, b"x", {"a": 1}, ["a", 5]])
+def test_paths_of_another_kind_are_named(value: object):
+    with pytest.raises(TypeError, match="lora must be a file or folder, or a list of them, got "):
+        as_paths("lora", value)
+    assert as_paths("lora", "a") == as_paths("lora", [Path("a")]) == [Path("a")]

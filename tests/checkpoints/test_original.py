@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
 
 from ldm.checkpoints import load_model
 from ldm.checkpoints.assemble import LoadedModel
@@ -238,6 +239,37 @@ def test_a_part_that_is_missing_is_named_with_the_remedy(single: dict, tmp_path:
         save_file(part, tmp_path / "part.safetensors")
         with pytest.raises(ValueError, match=rf"part\.safetensors.*{says}"):
             load_model(tmp_path / "part.safetensors")
+
+
+def test_a_tensor_that_shows_the_architecture_is_named_in_full(single: dict, tmp_path: Path):
+    for name in ("model.diffusion_model.out.2.weight", "first_stage_model.encoder.conv_in.weight"):
+        save_file({k: v for k, v in single.items() if k != name}, tmp_path / "a.safetensors")
+        with pytest.raises(ValueError, match=rf"{re.escape(name)} is missing, which shows the architecture"):
+            load_model(tmp_path / "a.safetensors")
+
+
+def test_another_autoencoder_takes_the_place_of_a_damaged_one(single: dict, tmp_path: Path):
+    damaged = {k: v for k, v in single.items() if not k.startswith("first_stage_model.encoder.conv_in.")}
+    save_file(damaged, tmp_path / "a.safetensors")
+    found = load_model(tmp_path / "a.safetensors", vae=tmp_path / "whole.safetensors")
+    whole = load_model(tmp_path / "whole.safetensors")
+    for name in ("autoencoder", "backbone"):
+        assert_close(found.components[name].state_dict(), whole.components[name].state_dict(), rtol=0, atol=0)
+
+
+def test_quantised_weights_are_named(single: dict, tmp_path: Path):
+    name = "model.diffusion_model.out.2.weight"
+    save_file(single | {name: single[name].to(torch.int8)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} holds int8, .* no quantised weights"):
+        load_model(tmp_path / "a.safetensors")
+
+
+def test_a_prediction_is_checked_against_what_a_model_records(model: LoadedModel, tmp_path: Path):
+    write_checkpoint(model, tmp_path / "a.safetensors", "ldm")
+    assert load_model(tmp_path / "a.safetensors", prediction="eps").config == model.config
+    for prediction, says in (("v", "left out for this model, which records Epsilon"), ("epsilon", "one of")):
+        with pytest.raises(ValueError, match=f"prediction must be {says}"):
+            load_model(tmp_path / "a.safetensors", prediction=prediction)
 
 
 def test_models_of_other_families_are_named(single: dict, tmp_path: Path):

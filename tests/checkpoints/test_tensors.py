@@ -102,6 +102,16 @@ def test_a_lying_header_is_one_clear_error(header: bytes, tmp_path: Path):
         TensorFiles([path])
 
 
+@pytest.mark.parametrize("names", [("ema",), ("state",), ("model", "module"), ("state_dict", "params")])
+def test_tensors_are_found_however_deep_a_program_puts_them(names: tuple[str, ...], tmp_path: Path):
+    nested: object = {"a.weight": torch.ones(2)}
+    for name in reversed(names):
+        nested = {name: nested, "step": 3, "ema": {"decay": 0.9}} | {name: nested}
+    torch.save(nested, tmp_path / "a.ckpt")
+    with TensorFiles([tmp_path / "a.ckpt"]) as files:
+        assert files.shapes == {"a.weight": (2,)}
+
+
 def test_the_content_decides_and_not_the_suffix(tmp_path: Path):
     save_file({"w": torch.arange(2)}, tmp_path / "a.ckpt", {"x": "1"})
     torch.save({"w": torch.arange(2)}, tmp_path / "a.safetensors")

@@ -37,6 +37,12 @@ def test_a_word_without_a_synonym_has_none():
         ("sample", ["a", "cat"], 'a cat: write prompt="a cat"'),
         ("train", ["emoji"], "emoji: write experiment=emoji"),
         ("convert", ["in", "out", "format=ldm"], "in out: write input=in output=out"),
+        (
+            "sample",
+            ["timesteps=[999,500.5,1]"],
+            "timesteps=[999,500.5,1]: write timesteps=explicit timesteps.times=[999,500.5,1] "
+            "num_inference_steps=3",
+        ),
         ("sample", ["guidance=7.5"], "guidance=7.5: write guidance_scale=7.5"),
     ],
 )

@@ -120,6 +120,9 @@ def test_null_is_none_and_what_is_no_text_keeps_hydras_grammar():
             "scheduler: must be an option, got 'ddim,heun' (ldm-sample --help scheduler); -m",
         ),
         ("scheduler=5", "scheduler: must be an option, got '5' (ldm-sample --help scheduler)"),
+        ("scheduler=[1]", "scheduler: must be an option, got '[1]' (ldm-sample --help scheduler)"),
+        ("scheduler=[ddim,[a]]", "scheduler: must be an option, got '[ddim,[a]]'"),
+        ("scheduler=[null]", "scheduler: must be an option, got '[null]'"),
         ("scheduler=it's", 'scheduler: must be an option, got "it\'s"'),
     ],
 )

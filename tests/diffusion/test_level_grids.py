@@ -86,6 +86,7 @@ def test_lists_of_times_and_of_levels():
         (lambda s: explicit(1000, 2, schedule=s), "times"),
         (lambda s: explicit(1000, 3, schedule=s, times=[5.0, 4.0]), "num_inference_steps=2"),
         (lambda s: explicit(1000, 2, schedule=s, times=[4.0, 5.0]), "decrease strictly"),
+        (lambda s: explicit(1000, 2, schedule=s, sigmas=[5.0, 0.0]), "sigmas must be positive, got 0.0"),
         (lambda s: karras(1000, 5, schedule=s, rho=0.0), "rho"),
         (lambda s: log_snr(1000, 5, schedule=s, final=-1.0), "final"),
         (lambda s: times_of(lambda t, n: torch.tensor([5.0, 4.0]), s, 2), "3 times, got 2"),

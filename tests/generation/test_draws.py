@@ -40,6 +40,12 @@ def test_a_seed_out_of_range_is_refused(seed):
         Draws(seed, 2, torch.device("cpu"))
 
 
+@pytest.mark.parametrize("numbers", [5, [-1, 0], [0.5, 1], ["a", "b"], [2**63, 0]])
+def test_numbers_of_another_kind_are_refused(numbers):
+    with pytest.raises(ValueError, match=r"numbers must be whole numbers in \[0, 2\^63\), got "):
+        Draws(0, 2, torch.device("cpu"), numbers)
+
+
 def test_seeds_differ_in_every_bit():
     cpu, seeds = torch.device("cpu"), [0, 1, 2**32, 2**63, 2**64 - 1]
     drawn = Draws(seeds, len(seeds), cpu).normal("x_T", 0, range(len(seeds)), (4,))

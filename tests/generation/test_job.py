@@ -74,6 +74,16 @@ def test_a_step_is_watched_then_blended_then_given_to_the_user():
     assert seen == [("watch", 1), ("blend", 1), ("user", 1), ("watch", 1), ("blend", 1), ("user", 3)]
 
 
+@pytest.mark.parametrize("returned", [torch.zeros(1, 1, 2, 2), torch.zeros(2, 2).long(), 5, {}])
+def test_a_step_is_replaced_by_latents_of_its_shape_only(returned: Any):
+    x = torch.ones(1, 4, 2, 2)
+    after = Start(x=x).after_step(None, lambda i, x, x0: returned)
+    with pytest.raises(ValueError, match=r"on_step must return None or .* latents must be .*\(1, 4, 2, 2\)"):
+        after(0, x, x)
+    halved = Start(x=x).after_step(None, lambda i, x, x0: x.half() / 2)(0, x, x)
+    assert (halved.dtype, halved.unique().item()) == (torch.float32, 0.5)
+
+
 def test_without_functions_a_step_goes_on_with_its_latents():
     x = torch.ones(1)
     assert Start(x=torch.zeros(1)).after_step(None, None)(0, x, x) is x

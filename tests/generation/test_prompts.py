@@ -47,5 +47,14 @@ def test_negatives_are_one_for_all_or_one_for_each_prompt():
         as_negatives(["n", "m", "o"], prompts, 2)
 
 
+@pytest.mark.parametrize("value", [5, [5], b"x", None])
+def test_prompts_of_another_kind_are_refused(value: Any):
+    with pytest.raises(UserError, match=r"prompt must be a text or a list of at least one text, got "):
+        as_prompts(value, "prompt")
+    if value is not None:
+        with pytest.raises(UserError, match=r"negative_prompt must be a text or a list"):
+            as_negatives(value, ["x"], 1)
+
+
 def test_a_single_text_is_a_list_of_one():
     assert as_prompts("x", "prompt") == ["x"]

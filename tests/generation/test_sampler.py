@@ -9,6 +9,7 @@ from ldm import Text2ImagePipeline
 from ldm.checkpoints.assemble import LoadedModel, build_empty
 from ldm.diffusion.sampling import StopSampling
 from ldm.generation.conditioning import encode
+from ldm.generation.sampler import check_side
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FAST: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0, "height": 64, "width": 64}
@@ -19,6 +20,12 @@ def pipeline(stable_diffusion: Callable[..., LoadedModel]) -> Text2ImagePipeline
     model = stable_diffusion("sd1", 0, f8=True)
     model.config["text_encoder"]["max_length"] = 77
     return Text2ImagePipeline(**model.components, config=model.config)
+
+
+@pytest.mark.parametrize("size", [64.0, "64", True, [64]])
+def test_a_side_of_another_kind_is_refused(size: Any):
+    with pytest.raises(ValueError, match="width must be a whole number, got"):
+        check_side("width", size, 8, 8)
 
 
 def test_sampling_may_be_stopped_early_with_the_estimate(pipeline: Text2ImagePipeline):

@@ -1,6 +1,6 @@
 import pytest
 
-from ldm.generation.settings import Options, Settings, settings, steps_to_run, with_eta
+from ldm.generation.settings import Options, Settings, check_count, settings, steps_to_run, with_eta
 from ldm.schedulers.ddpm import DDPM
 from ldm.schedulers.edm import DPM2
 
@@ -30,6 +30,14 @@ def test_strength_keeps_the_exact_number_of_steps(num_steps):
                 steps_to_run(percent / 100, num_steps)
     assert int(0.57 * 100) == 56  # what float arithmetic says
     assert steps_to_run(1.0, num_steps) == num_steps
+
+
+@pytest.mark.parametrize("value", [1.5, "2", None, True])
+def test_a_count_of_another_kind_is_refused(value):
+    with pytest.raises(ValueError, match="resample must be a whole number, got"):
+        check_count("resample", value)
+    with pytest.raises(ValueError, match="resample must be at least 1, got 0"):
+        check_count("resample", 0)
 
 
 @pytest.mark.parametrize("strength", [0.0, -0.1, 1.01, float("nan"), float("inf")])

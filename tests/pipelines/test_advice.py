@@ -1,11 +1,22 @@
 """Names of diffusers lead to ours."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ldm.pipelines.advice import METHODS, NEEDLESS, PARTS, check_loading, missing_attribute, refuse_attribute
+from ldm.pipelines.advice import (
+    DEFAULTS,
+    METHODS,
+    NEEDLESS,
+    PARTS,
+    check_loading,
+    check_path,
+    missing_attribute,
+    refuse_attribute,
+)
+from ldm.pipelines.parts import SamplerParts, Setting
 
 
 @pytest.mark.parametrize(
@@ -30,6 +41,10 @@ def test_arguments_that_change_nothing_are_taken(others: dict[str, Any]):
         ({"device_map": "cuda"}, "device_map is no argument of from_pretrained: use device="),
         ({"scheduler": 3}, "scheduler is no argument of from_pretrained: use pipeline.scheduler"),
         ({"revision": "fp16"}, "revision is no argument .*snapshot_download"),
+        (
+            {"pretrained_model_name_or_path": "x"},
+            "pretrained_model_name_or_path is no argument .*: use path=",
+        ),
         ({"colour": 3}, "colour is no argument of from_pretrained$"),
     ],
 )
@@ -42,6 +57,26 @@ def test_other_arguments_are_named(others: dict[str, Any], says: str):
 def test_parts_of_diffusers_cannot_be_set(name: str):
     with pytest.raises(AttributeError, match=f"{name} cannot be set: "):
         refuse_attribute(name, 3)
+
+
+@pytest.mark.parametrize("name", ["eta", "clip_skip", "prompt_weights", "seed", "noise"])
+def test_arguments_of_calls_cannot_be_set(name: str):
+    with pytest.raises(AttributeError, match=f"{name} cannot be set, .*: give {name}= in the call"):
+        refuse_attribute(name, 1)
+
+
+def test_settings_of_a_pipeline_can_be_set():
+    assert set(DEFAULTS) == {name for name, value in vars(SamplerParts).items() if isinstance(value, Setting)}
+    for name in DEFAULTS:
+        refuse_attribute(name, None)
+
+
+@pytest.mark.parametrize("value", [5, "", b"x", ["a"], {}])
+def test_a_path_of_another_kind_is_named(value: Any):
+    with pytest.raises(TypeError, match="vae must be a file, folder or hub id, got"):
+        check_loading({}, {"path": None, "vae": value})
+    for fine in (None, "a", Path("a")):
+        check_path("vae", fine)
 
 
 def test_what_there_is_none_of_may_be_set_to_none():

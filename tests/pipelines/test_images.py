@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.pipelines.images import as_images, as_masks, latent_masks, log_padding, padded, to_pil
+from ldm.pipelines.images import as_images, as_masks, fitting, latent_masks, padded, to_pil
 from ldm.utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -51,11 +51,21 @@ def test_sides_are_padded_by_the_last_row_and_column(caplog: pytest.LogCaptureFi
     assert larger.shape == (1, 3, 16, 16)
     assert torch.equal(larger[:, :, :13], images)
     assert torch.equal(larger[:, :, 13:], images[:, :, 12:].expand(-1, -1, 3, -1))
-    log_padding(images, images)
+    fitting(larger, 8, None)
     assert not caplog.text
-    log_padding(images, larger)
+    assert torch.equal(fitting(images, 8, None), larger)
     assert "the image of 16 x 13 pixels is padded to 16 x 16" in caplog.text
     assert torch.equal(padded(larger, 8), larger)
+
+
+def test_an_image_of_another_size_than_a_model_of_one_size_makes_is_named(caplog: pytest.LogCaptureFixture):
+    images = torch.zeros(1, 3, 50, 60)
+    assert fitting(images, 8, None).shape == (1, 3, 56, 64)
+    caplog.clear()
+    assert fitting(torch.zeros(1, 3, 64, 64), 8, 8).shape == (1, 3, 64, 64)
+    with pytest.raises(UserError, match="image must be 64 x 64 pixels for this model, got 60 x 50"):
+        fitting(images, 8, 8)
+    assert not caplog.text  # of padding that does not help
 
 
 def test_masks_are_one_for_all_images_or_one_for_each():

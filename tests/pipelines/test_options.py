@@ -86,6 +86,12 @@ class Theirs:
         ({"num_inference_steps": "20"}, "num_inference_steps must be a whole number, got '20'"),
         ({"num_inference_steps": 20.0}, "num_inference_steps must be a whole number, got 20.0"),
         ({"guidance_scale": "7"}, "guidance_scale must be a number, got '7'"),
+        ({"on_step": 5}, "on_step must be a function, got 5"),
+        ({"sigmas": 5}, "sigmas must be a list of numbers, got 5"),
+        ({"sigmas": []}, r"sigmas must be a list of numbers, got \[\]"),
+        ({"sigmas": "karras"}, "sigmas must be a list of numbers, got 'karras'"),
+        ({"guidance_rescale": "a"}, r"guidance_rescale must be a number in \[0, 1\], got 'a'"),
+        ({"guidance_rescale": 2}, r"guidance_rescale must be a number in \[0, 1\], got 2"),
         ({"output_type": "jpg"}, r"output must be one of \('pil', .*got 'jpg'"),
         ({"callback_on_step_end": 3}, "callback_on_step_end must be a function, got 3"),
         (
@@ -124,6 +130,18 @@ def test_names_of_diffusers_that_mean_the_same():
 def test_other_names_lead_to_ours(given: dict[str, Any], says: str):
     with pytest.raises(TypeError, match=says):
         of(**given)
+
+
+def test_none_is_the_default():
+    """diffusers' own defaults are None for some of them, and people pass those on."""
+    names = ("num_images_per_prompt", "clip_skip", "batch_size", "num_images", "eta", "guidance_scale")
+    assert of(**dict.fromkeys(names)) == Settings()
+
+
+@pytest.mark.parametrize("name", ["image", "mask_image", "strength"])
+def test_arguments_of_another_pipeline_lead_to_it(name: str):
+    with pytest.raises(TypeError, match=rf"{name} must be left out: use .*\.from_pipe\(pipeline\)"):
+        of(**{name: 0.5})
 
 
 def test_a_callback_gets_pipeline_step_time_and_latents():

@@ -118,3 +118,25 @@ def test_a_file_without_a_recipe_is_named(tmp_path: Path):
     for name, line in (("plain", "holds no recipe"), ("text", "cannot be read"), ("none", "no image at")):
         with pytest.raises(UserError, match=line):
             read_recipe(tmp_path / f"{name}.png")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: ...} for name in ("negative_prompt", "number", "checkpoint")),
+        {"sha256": []},
+        {"batch": [{}]},
+        {"batch": []},
+        {"batch": 3},
+        {"index": 1},
+        {"index": "0"},
+    ],
+)
+def test_a_recipe_that_is_not_whole_is_named(change: dict[str, object], tmp_path: Path):
+    image = Image.new("RGB", (2, 2))
+    image.info["net_evaluations"] = 8
+    whole = recipe(REQUEST, {}, BATCH[:1], 0, 1) | change
+    edited = {name: value for name, value in whole.items() if value is not ...}
+    save_with_recipe(image, tmp_path / "a.png", edited)
+    with pytest.raises(UserError, match="holds a recipe of ldm-sample that is not whole"):
+        read_recipe(tmp_path / "a.png")

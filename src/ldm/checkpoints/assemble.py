@@ -161,9 +161,9 @@ def assemble(
     names = {c: source.names(c, config[c], list(m.state_dict())) for c, m in components.items()}
     _compare(source, {c: _wanted(module, names[c]) for c, module in components.items()})
     for component, module in components.items():
-        files = source.files[component]
+        files, there = source.files[component], names[component]
         state = {
-            key: _joined([files.get(name, dtype) for name in names[component][key]], value.shape)
+            key: _joined([files.get(name, dtype) for name in there[key]], value, there[key][0])
             for key, value in module.state_dict().items()
         }
         module.load_state_dict(state, assign=True)
@@ -185,6 +185,12 @@ def _wanted(module: nn.Module, names: Mapping[str, tuple[str, ...]]) -> dict[str
     return shapes
 
 
-def _joined(parts: list[Tensor], shape: torch.Size) -> Tensor:
-    """One of our tensors, of the shape that our net has."""
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(shape)
+def _joined(parts: list[Tensor], ours: Tensor, name: str) -> Tensor:
+    """One of our tensors, of the shape that our net has.
+
+    Raises: ValueError for whole numbers, as quantised weights are, whose scales no format here has.
+    """
+    if ours.is_floating_point() and not parts[0].is_floating_point():
+        kind = str(parts[0].dtype).removeprefix("torch.")
+        raise UserError(f"{name} holds {kind}, not floating-point numbers: ldm reads no quantised weights")
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(ours.shape)

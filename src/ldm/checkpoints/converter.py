@@ -21,7 +21,7 @@ from ldm.checkpoints.lora import save_lora
 from ldm.checkpoints.names import in_single_file
 from ldm.checkpoints.native import save_model
 from ldm.checkpoints.rescale import with_scale
-from ldm.checkpoints.store import of_training
+from ldm.checkpoints.store import is_sharded, of_training
 from ldm.checkpoints.tensors import TensorFiles
 from ldm.checkpoints.training import is_training_checkpoint, stored_updates
 from ldm.checkpoints.vae_shapes import SCALING_FACTOR
@@ -101,7 +101,10 @@ def check_target(path: Path, format: str, overwrite: bool) -> None:
 
 def _write_adapters(source: Path, target: Path, dtype: torch.dtype | None, ema: bool) -> None:
     """The adapters in a training checkpoint as a file of diffusers'."""
-    with TensorFiles([of_training(source)]) as files:
+    path = of_training(source)
+    if path.is_dir() and not is_sharded(path):
+        raise UserError(f"format=lora is for training checkpoints of adapters, not for {source}")
+    with TensorFiles([path]) as files:
         config = json.loads(files.metadata.get("config", "{}")) if is_training_checkpoint(files) else {}
         if "adapters" not in config:
             raise UserError(f"format=lora is for training checkpoints of adapters, not for {source}")

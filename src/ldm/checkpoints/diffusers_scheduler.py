@@ -162,9 +162,10 @@ def _grid(given: Mapping[str, Any]) -> Node:
                     "%s: the levels span the whole schedule, timestep_spacing=%s is left out", field, spacing
                 )
             return _partial(f"level_grids.{grid}", final=-1.0)
-    if spacing == "linspace" and not clean:  # its last time is the first level already
-        log.warning("the last step of timestep_spacing=linspace ends at clean data")
-    final = -1.0 if clean or spacing == "linspace" else 0.0
+    lowest = spacing == "linspace" or (spacing == "leading" and not given["steps_offset"])
+    if lowest and not clean:  # the last time is the first level already
+        log.warning("the last step of timestep_spacing=%s ends at clean data", spacing)
+    final = -1.0 if clean or lowest else 0.0
     offset = {"offset": given["steps_offset"]} if spacing == "leading" else {}
     return _partial(f"timesteps.{spacing}", final=final, **offset)
 

@@ -25,6 +25,7 @@ from ldm.checkpoints.autoencoder_file import (
     spelling_in,
     spelling_of_file,
     without_autoencoder,
+    without_others,
 )
 from ldm.checkpoints.diffusers_folder import FOLDERS, folder_source, is_diffusers_folder, no_model_in
 from ldm.checkpoints.families import check_family, part_of
@@ -113,9 +114,27 @@ def _opened(path: str | os.PathLike[str], stack: ExitStack, reading: Reading) ->
     """Config, files and names of the model at a path or under a hub id."""
     found = found_at(path)
     try:
-        return _source(found, stack, reading)
+        source = _source(found, stack, reading)
+        _check_prediction(reading.prediction, source.config)
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: its config lacks or garbles {error}") from error
+    return source
+
+
+def _check_prediction(prediction: str | None, config: dict[str, Any]) -> None:
+    """Raises UserError for a prediction that is none, or not that of a model that records its own."""
+    if prediction is None:
+        return
+    wanted = original.PREDICTIONS.get(prediction)
+    if wanted is None:
+        raise UserError(f"prediction must be one of {list(original.PREDICTIONS)}, got {prediction!r}")
+    own = (
+        str(config["diffusion"]["prediction"]["_target_"]).rpartition(".")[2] if "diffusion" in config else ""
+    )
+    if own not in ("", wanted):
+        raise UserError(
+            f"prediction must be left out for this model, which records {own}; got {prediction!r}"
+        )
 
 
 def _assembled(
@@ -191,6 +210,8 @@ def _of_files(path: Path, stack: ExitStack, reading: Reading) -> Source:
     if original.is_original(files.shapes):
         original.prepare(files, reading.ema)
         config = original.config_of(files.shapes, files.metadata, reading.prediction, reading.given)
+        if "autoencoder" in reading.given and "autoencoder" not in config:
+            without_others(files, keep=False)
         return _single(path, config, files, in_single_file)
     check_family(files.shapes)
     if any(name.startswith("cond_stage_model.") for name in files.shapes):

@@ -32,6 +32,22 @@ Weights = dict[tuple[str, str], Tensor]
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
+def as_paths(name: str, value: Any) -> list[Path]:
+    """The paths of an argument that takes one or several.
+
+    Args:
+        name: of the argument.
+        value: that was given.
+
+    Raises: TypeError for anything else.
+    """
+    several = isinstance(value, Iterable) and not isinstance(value, str | os.PathLike | Mapping)
+    values = list(value) if several else [value]
+    if not all(isinstance(v, str | os.PathLike) for v in values):
+        raise TypeError(f"{name} must be a file or folder, or a list of them, got {type(value).__name__}")
+    return [Path(v) for v in values]
+
+
 def save_lora(
     path: Path, updates: Mapping[str, Update], node: Mapping[str, Any], dtype: torch.dtype | None = None
 ) -> None:
@@ -89,6 +105,20 @@ def merge(
     Raises: ValueError naming a file with an update that is not shaped as its weight, that changes nothing or
         whose sum with the weight is not finite; nothing is changed then.
     """
+    current = _updated(model, files, untrained)
+    for (component, key), value in current.items():
+        net = model.components[component]
+        parameter = net.get_parameter(key)
+        if keep:
+            vars(net).setdefault(BEFORE, {}).setdefault(key, parameter.data.cpu())
+        parameter.data = value
+
+
+def _updated(model: LoadedModel, files: Mapping[str, tuple[Updates, float]], untrained: bool) -> Weights:
+    """The weights that updates change, as they are then.
+
+    Raises: as `merge`.
+    """
     original: Weights = {
         (name, key): value
         for name, net in model.components.items()
@@ -108,12 +138,7 @@ def merge(
         if scale and not untrained and all(torch.equal(after[name], before[name]) for name in names):
             raise UserError(f"{file}: it changes nothing: its updates are zero, or vanish when rounded")
         current |= after
-    for (component, key), value in current.items():
-        net = model.components[component]
-        parameter = net.get_parameter(key)
-        if keep:
-            vars(net).setdefault(BEFORE, {}).setdefault(key, parameter.data.cpu())
-        parameter.data = value
+    return current
 
 
 def _add(place: Place, formulas: Sequence[Formula], scale: float, after: Weights, base: Weights) -> None:
@@ -168,7 +193,7 @@ def merge_files(
     model: LoadedModel, path: Paths, scale: float | Sequence[float] = 1.0, keep: bool = False
 ) -> None:
     """`merge_lora` for the command line: errors are UserErrors, which it prints as one line."""
-    paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(p) for p in path]
+    paths = as_paths("lora", path)
     scales = scales_of(scale, len(paths))
     places: dict[str, Place] = {}
     for component, module in model.components.items():

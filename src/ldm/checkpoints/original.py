@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ldm.checkpoints.diffusers_config import (
@@ -184,6 +185,27 @@ def _check_parts(names: Iterable[str], given: Collection[str]) -> None:
             raise UserError(f"it has no {title}: {remedy}")
 
 
+@contextmanager
+def _architecture(prefix: str = "") -> Iterator[None]:
+    """Reports a tensor that is missing under its whole name."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"{prefix}{error.args[0]} is missing, which shows the architecture") from error
+
+
+def _autoencoder(shapes: Shapes, given: Collection[str]) -> dict[str, Any]:
+    """The node of the autoencoder; none for one that is damaged or foreign where another takes its place."""
+    vae = {name.removeprefix(VAE): shape for name, shape in shapes.items() if name.startswith(VAE)}
+    try:
+        with _architecture(VAE):
+            return {"autoencoder": autoencoder_of(vae)} if vae else {}
+    except UserError:
+        if "autoencoder" in given:
+            return {}
+        raise
+
+
 def config_of(
     shapes: Shapes, metadata: Mapping[str, str], prediction: str | None, given: Collection[str] = ()
 ) -> dict[str, Any]:
@@ -199,13 +221,11 @@ def config_of(
     """
     check_family(shapes)
     _check_parts(shapes, given)
-    vae = {name.removeprefix(VAE): shape for name, shape in shapes.items() if name.startswith(VAE)}
-    try:
+    with _architecture():
         text = _text_encoder(shapes)
+    with _architecture(UNET):
         backbone = _backbone(shapes, second=not text["quick_gelu"])
-        autoencoder = {"autoencoder": autoencoder_of(vae)} if vae else {}
-    except KeyError as error:
-        raise UserError(f"{error.args[0]} is missing, which shows the architecture") from error
+    autoencoder = _autoencoder(shapes, given)
     check_channels(backbone["in_channels"], backbone["out_channels"])
     recorded = prediction or prediction_of(metadata)
     if recorded is None and not text["quick_gelu"]:

@@ -24,7 +24,18 @@ SHARDING = "DCP_SHARDING_INFO"  # where torch's distributed checkpoints say what
 TRAINING = "ldm"  # where a training checkpoint of ours holds its metadata
 HELD = 2**28  # bytes that are converted before the pages they were read from are given back
 # Where programs put a model's tensors, beside the state of its training.
-NESTED = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights")
+NESTED = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "state",
+    "ema",
+)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ def check_words(command: str, overrides: Sequence[str]) -> None:
         raise UserError(f"{' '.join(bare)}: write {written or 'key=value'}")
     for word in overrides:
         key, _, value = word.partition("=")
+        if command == "sample" and key == "timesteps" and re.fullmatch(r"\[[\d., -]+\]", value):
+            count = value.count(",") + 1
+            raise UserError(
+                f"{word}: write timesteps=explicit timesteps.times={value} num_inference_steps={count}"
+            )
         if key == "guidance" and re.fullmatch(r"[\d.]+", value):
             scale = "guidance_scale" if command == "sample" else "sampling.guidance_scale"
             raise UserError(f"{word}: write {scale}={value} (guidance= chooses the rule: guidance=cfg)")

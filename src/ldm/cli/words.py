@@ -145,7 +145,11 @@ class Words:
         several = chosen is not None and chosen.is_sweep_override()
         if several and self.sweep:
             return
-        if chosen is None or several or not isinstance(chosen.value(), str | list | None):
+        values = None if chosen is None or several else chosen.value()
+        names = values is None or all(
+            isinstance(name, str) for name in (values if isinstance(values, list) else [values])
+        )
+        if chosen is None or several or not names:
             hint = "; -m runs one after the other" if several else ""
             raise UserError(f"must be an option, got {value!r} (ldm-{self.command} --help {key}){hint}", key)
 

@@ -143,6 +143,10 @@ def explicit(
         raise UserError(
             f"the list has {len(given)} entries for {num_steps} steps: num_inference_steps={len(given)}"
         )
+    if sigmas is not None and not bool((given > 0).all()):
+        raise UserError(
+            f"sigmas must be positive, got {float(given[~(given > 0)][0])}: the last step goes to 0 by itself"
+        )
     found = given if sigmas is None else schedule.time(-2 * given.log())
     return closed(found, final, num_train_timesteps)
 

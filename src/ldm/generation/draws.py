@@ -1,6 +1,8 @@
 """Random numbers of the images of one call."""
 
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,17 +30,18 @@ class Draws:
         seed: Seed,
         count: int,
         device: torch.device,
-        numbers: Sequence[int] | None = None,
+        numbers: Any = None,
     ) -> None:
         seeds = as_seeds(seed)
         if not isinstance(seeds, int) and len(seeds) != count:
             raise UserError(f"seed must be one number or {count}, one for each image, got {len(seeds)}")
         if numbers is None:
             numbers = range(count) if isinstance(seeds, int) else [0] * count
+        numbers = _whole(numbers)
         if len(numbers) != count:
             raise UserError(f"numbers must be {count}, one for each image, got {len(numbers)}")
         self.seed, self.device = seeds, device
-        self.numbers = torch.tensor(list(numbers), dtype=torch.int64, device=device)
+        self.numbers = torch.tensor(numbers, dtype=torch.int64, device=device)
 
     def normal(self, purpose: str, visit: int, rows: range, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers of some of the images, (len(rows), *shape).
@@ -55,3 +58,17 @@ class Draws:
         return torch.cat(
             [random.normal(self.seed[i], purpose, self.numbers[i : i + 1], visit, size) for i in rows]
         )
+
+
+def _whole(numbers: Any) -> list[int]:
+    """The numbers of images as a list.
+
+    Raises: ValueError for anything else than whole numbers that an image can have.
+    """
+    try:
+        found = [operator.index(number) for number in numbers]
+    except (TypeError, ValueError):
+        found = [-1]
+    if any(not 0 <= number < 2**63 for number in found):
+        raise UserError(f"numbers must be whole numbers in [0, 2^63), got {numbers!r}")
+    return found

@@ -21,6 +21,13 @@ def check_latents(latents: Any, shape: tuple[int, ...]) -> None:
     """
     if latents is None:
         return
+    check_shape(latents, shape)
+    if not bool(latents.isfinite().all()):
+        raise UserError("latents must be finite, got NaN or infinite values")
+
+
+def check_shape(latents: Any, shape: tuple[int, ...]) -> None:
+    """Raises UserError unless latents are a floating-point tensor of a shape."""
     if not isinstance(latents, Tensor) or not latents.is_floating_point() or tuple(latents.shape) != shape:
         found = (
             f"{latents.dtype} {tuple(latents.shape)}"
@@ -28,8 +35,6 @@ def check_latents(latents: Any, shape: tuple[int, ...]) -> None:
             else type(latents).__name__
         )
         raise UserError(f"latents must be a floating-point tensor {shape}, one for each image, got {found}")
-    if not bool(latents.isfinite().all()):
-        raise UserError("latents must be finite, got NaN or infinite values")
 
 
 def placeholders(prompt: str | Sequence[str] | None, given: Settings) -> list[str]:

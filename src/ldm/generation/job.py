@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +12,12 @@ from ldm.diffusion.resampling import Resampling
 from ldm.diffusion.schedule import NoiseSchedule
 from ldm.diffusion.thresholding import Thresholding
 from ldm.generation.draws import Draws
+from ldm.generation.given_tensors import check_shape
 from ldm.generation.reading import PLAIN, Reading
 from ldm.generation.settings import OnStep, Settings
 from ldm.guidance import Guidance
 from ldm.schedulers.base import Scheduler
+from ldm.utils.errors import UserError
 
 Watch = Callable[[int, Tensor, Tensor], None]
 """Called after each step with its index, the latents and the estimate of x0."""
@@ -121,9 +123,21 @@ class Start:
                 watch(i, x, x0)
             blended = x if self.blend is None else self.blend(i, x)
             replaced = None if on_step is None else on_step(i, blended, x0)
-            return blended if replaced is None else replaced
+            return blended if replaced is None else _replaced(replaced, blended)
 
         return after
+
+
+def _replaced(given: Any, latents: Tensor) -> Tensor:
+    """The latents that `on_step` returned in place of those of the step.
+
+    Raises: ValueError for anything else than latents of the same shape.
+    """
+    try:
+        check_shape(given, tuple(latents.shape))
+    except UserError as error:
+        raise UserError(f"on_step must return None or the latents of the next step: {error}") from error
+    return given.to(latents)
 
 
 class Latents(NamedTuple):

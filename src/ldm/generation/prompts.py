@@ -1,12 +1,13 @@
 """Prompts and negative prompts of a call, one per image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ldm.generation.settings import Settings
 from ldm.utils.errors import UserError
 
 
-def as_prompts(value: str | Sequence[str], name: str) -> list[str]:
+def as_prompts(value: Any, name: str) -> list[str]:
     """A list of at least one prompt.
 
     Args:
@@ -15,7 +16,7 @@ def as_prompts(value: str | Sequence[str], name: str) -> list[str]:
 
     Raises: ValueError for anything else.
     """
-    prompts = [value] if isinstance(value, str) else list(value)
+    prompts = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else []
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise UserError(f"{name} must be a text or a list of at least one text, got {value!r}")
     return prompts
@@ -32,7 +33,8 @@ def all_prompts(prompt: str | Sequence[str] | None, given: Settings, uncondition
     Raises: ValueError for a prompt that the model ignores, or for none where it needs one.
     """
     if unconditional:
-        texts = [text for value in (prompt, given.negative_prompt) if value for text in as_prompts(value, "")]
+        both = {"prompt": prompt, "negative_prompt": given.negative_prompt}
+        texts = [text for name, value in both.items() if value for text in as_prompts(value, name)]
         if any(texts):
             raise UserError(
                 f"prompt must be left out for an unconditional model (give num_images), got {texts[0]!r}"
@@ -49,7 +51,7 @@ def all_prompts(prompt: str | Sequence[str] | None, given: Settings, uncondition
     return [p for p in as_prompts(prompt, "prompt") for _ in range(given.num_images_per_prompt)]
 
 
-def as_negatives(value: str | Sequence[str] | None, prompts: list[str], repeats: int) -> list[str]:
+def as_negatives(value: Any, prompts: list[str], repeats: int) -> list[str]:
     """Negative prompts, one per image; "" stands for none.
 
     Args:
@@ -65,6 +67,6 @@ def as_negatives(value: str | Sequence[str] | None, prompts: list[str], repeats:
     if len(negatives) != len(prompts):
         raise UserError(
             f"negative_prompt must be one text or {len(prompts) // repeats}, one for each prompt, "
-            f"got {len(value)}"
+            f"got {len(negatives) // repeats}"
         )
     return negatives

@@ -22,7 +22,7 @@ from ldm.generation.given_tensors import check_embeds, check_latents, embeds_of,
 from ldm.generation.job import Job, Latents, Start, Watch
 from ldm.generation.prompts import all_prompts, as_negatives
 from ldm.generation.reading import reading_of
-from ldm.generation.settings import Settings, steps_to_run, with_eta
+from ldm.generation.settings import Settings, is_whole, steps_to_run, with_eta
 from ldm.generation.support import check_guidance, check_thresholding
 from ldm.generation.workers import OneProcess, Workers
 from ldm.guidance import CFG, Guidance
@@ -85,13 +85,8 @@ class Sampler:
         autoencoder, fixed = self.codec.autoencoder, self.own.backbone.position_size
         factor, (default_height, default_width) = autoencoder.downscale, self.default_size
         for name, size in (("height", height), ("width", width)):
-            if size is None:
-                continue
-            if fixed is not None and size != fixed * factor:
-                raise UserError(f"{name} must be {fixed * factor} for this model, got {size}")
-            if size <= 0 or size % factor:
-                nearest = max(round(size / factor), 1) * factor
-                raise UserError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")
+            if size is not None:
+                check_side(name, size, factor, fixed)
         return (
             autoencoder.latent_channels,
             (height or default_height) // factor,
@@ -217,3 +212,21 @@ class Sampler:
             except ArithmeticError as error:
                 log.warning("images %d to %d are left black: %s", rows.start, rows.stop - 1, error)
         return self.workers.summed(images).cpu()
+
+
+def check_side(name: str, size: Any, factor: int, fixed: int | None) -> None:
+    """Raises UserError for a side that the nets cannot make, naming the nearest one they can.
+
+    Args:
+        name: "height" or "width".
+        size: in pixels.
+        factor: pixels of a latent.
+        fixed: side of the latents of a model that makes one size only; None for others.
+    """
+    if not is_whole(size):
+        raise UserError(f"{name} must be a whole number, got {size!r}")
+    if fixed is not None and size != fixed * factor:
+        raise UserError(f"{name} must be {fixed * factor} for this model, got {size}")
+    if size <= 0 or size % factor:
+        nearest = max(round(size / factor), 1) * factor
+        raise UserError(f"{name} must be a multiple of {factor}, got {size}; try {nearest}")

@@ -32,6 +32,14 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def check_count(name: str, value: Any) -> None:
+    """Raises UserError unless a value is a whole number from 1 on."""
+    if not is_whole(value):
+        raise UserError(f"{name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise UserError(f"{name} must be at least 1, got {value}")
+
+
 NUMBERS: dict[str, tuple[type, str, Callable[[Any], bool]]] = {
     **dict.fromkeys(
         ("num_inference_steps", "num_images_per_prompt", "num_images", "batch_size", "clip_skip"),
@@ -145,8 +153,8 @@ class Settings:
     def __post_init__(self) -> None:
         """Checks the ranges."""
         for name in ("num_images_per_prompt", "num_images", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"{name} must be at least 1, got {value}")
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value)
         if self.output not in OUTPUTS:
             raise UserError(f"output must be one of {OUTPUTS}, got {self.output!r}")
         if self.prompt_weights not in (None, True, False):
@@ -169,11 +177,15 @@ def settings(options: Mapping[str, Any]) -> Settings:
             near = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; allowed besides: {', '.join(names)}"
             raise TypeError(f"unknown argument {name!r}{hint}")
-        if value is not None and name in NUMBERS:
+        if value is None and name in NUMBERS:
+            del given[name]  # the default
+        elif name in NUMBERS:
             kind, text, fits = NUMBERS[name]
             if not fits(value):
                 raise UserError(f"{name} must be {text}, got {value!r}")
             given[name] = kind(value)
+    if (on_step := given.get("on_step")) is not None and not callable(on_step):
+        raise UserError(f"on_step must be a function, got {on_step!r}")
     return Settings(**given)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ldm.checkpoints.assemble import COMPONENTS, LoadedModel
-from ldm.checkpoints.lora import Paths, merge_files, unmerge
+from ldm.checkpoints.lora import Paths, as_paths, merge_files, unmerge
 from ldm.checkpoints.textual_inversion import read_words, save_words
 from ldm.models.learned_words import LearnedWords
 from ldm.pipelines.parts import SamplerParts
@@ -63,10 +63,10 @@ class Additions(SamplerParts):
         Raises: FileNotFoundError; ValueError if a file is no textual inversion, is for another text encoder
             or has a word that is there already. No word is added then.
         """
-        paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+        paths = as_paths("embeddings", path)
         if word is not None and len(paths) != 1:
             raise UserError(f"word must be left out for several files, got {word!r} for {len(paths)}")
-        read = [(file, read_words(Path(file), word)) for file in paths]
+        read = [(file, read_words(file, word)) for file in paths]
         encoders = [net.text_encoder for net in (self.sampler.own, self.weak) if net is not None]
         learned = [_learned(encoder) for encoder in encoders]
         before = [dict(words.vectors) for words in learned]

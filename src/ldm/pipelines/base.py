@@ -99,7 +99,7 @@ class Pipeline(Additions, Shared):
 
         Raises: FileNotFoundError; ValueError for files that do not fit; TypeError for other arguments.
         """
-        check_loading(others)
+        check_loading(others, {"path": path, "vae": vae})
         place = pick_device(device)
         cast = as_dtype(dtype if torch_dtype is None else torch_dtype, place)
         how: dict[str, Any] = dict(variant=variant, prediction=prediction, ema=ema, strict=strict, vae=vae)

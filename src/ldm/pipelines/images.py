@@ -95,14 +95,30 @@ def padded(images: Float[Tensor, "n c h w"], factor: int) -> Float[Tensor, "n c 
     return F.pad(images, (0, -width % factor, 0, -height % factor), mode="replicate")
 
 
-def log_padding(before: Float[Tensor, "n c h w"], after: Float[Tensor, "n c h2 w2"]) -> None:
-    """Logs one line if images have been padded."""
+def fitting(images: Float[Tensor, "n c h w"], factor: int, fixed: int | None) -> Float[Tensor, "n c h2 w2"]:
+    """Images with sides that a model can make, and one line in the log if they are padded.
+
+    Args:
+        images: of one size.
+        factor: of the autoencoder.
+        fixed: side of the latents of a model that makes one size only; None for others.
+
+    Raises: ValueError for another size than the only one.
+    """
+    before, after = images, padded(images, factor)
+    if fixed is not None and before.shape[2:] != (fixed * factor, fixed * factor):
+        side = fixed * factor
+        raise UserError(
+            f"image must be {side} x {side} pixels for this model, got {before.shape[3]} x "
+            f"{before.shape[2]}: resize it (size)"
+        )
     if before.shape != after.shape:
         log.warning(
             "the image of %d x %d pixels is padded to %d x %d by its last row and column, as the model "
             "needs, and the result is cut back",
             *(before.shape[3], before.shape[2], after.shape[3], after.shape[2]),
         )
+    return after
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -6,7 +6,7 @@ from typing import Unpack
 from ldm.generation.job import Start
 from ldm.pipelines.base import Pipeline
 from ldm.pipelines.fit import check_input_channels
-from ldm.pipelines.images import Encoded, as_images, log_padding, padded
+from ldm.pipelines.images import Encoded, as_images, fitting
 from ldm.pipelines.options import CallOptions
 from ldm.pipelines.results import Result
 from ldm.utils.image_arrays import Images
@@ -41,8 +41,8 @@ class Image2ImagePipeline(Pipeline):
         check_input_channels(self.autoencoder, self.backbone, 0)
         given = self.settings(options)
         original = as_images(image, self.autoencoder, self.device)
-        images, (height, width) = padded(original, self.autoencoder.downscale), original.shape[2:]
-        log_padding(original, images)
+        images = fitting(original, self.autoencoder.downscale, self.backbone.position_size)
+        height, width = original.shape[2:]
         job = self.prepare(prompt, given, self.sampler.latent_shape(*images.shape[2:]), strength)
         source = Encoded(self.sampler, images, job, "posterior")
         with self.watched(job) as watch:

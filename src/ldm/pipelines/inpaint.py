@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ldm.diffusion.resampling import Resampling
 from ldm.generation.job import Job, Start
+from ldm.generation.settings import check_count
 from ldm.pipelines.base import Pipeline
 from ldm.pipelines.fit import check_input_channels
-from ldm.pipelines.images import Encoded, as_images, as_masks, latent_masks, log_padding, padded
+from ldm.pipelines.images import Encoded, as_images, as_masks, fitting, latent_masks, padded
 from ldm.pipelines.options import CallOptions
 from ldm.pipelines.results import Result
 from ldm.utils.errors import UserError
@@ -81,8 +82,7 @@ class InpaintPipeline(Pipeline):
         """Images and masks with sides that the model can make, and the height and width without them."""
         original = as_images(image, self.autoencoder, self.device)
         masks, factor = as_masks(mask, original), self.autoencoder.downscale
-        images = padded(original, factor)
-        log_padding(original, images)
+        images = fitting(original, factor, self.backbone.position_size)
         return images, padded(masks, factor), (original.shape[2], original.shape[3])
 
     def _start(self, job: Job, source: Encoded, images: Tensor, masks: Tensor) -> Callable[[range], Start]:
@@ -107,8 +107,7 @@ class InpaintPipeline(Pipeline):
         Raises: ValueError for numbers out of range, a net that reads masks and noise of one path.
         """
         for name, value in (("resample", resample), ("jump_length", jump_length)):
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, got {value}")
+            check_count(name, value)
         if resample == 1:
             return job
         if self.reads_masks():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm.diffusion.level_grids import explicit
 from ldm.diffusion.thresholding import Thresholding
-from ldm.generation.settings import Options, Settings, settings
+from ldm.generation.settings import Options, Settings, is_number, settings
 from ldm.guidance import CFGRescale
 from ldm.guidance.base import Guidance
 from ldm.schedulers.base import Scheduler
@@ -32,11 +32,17 @@ ADVICE = {
     "callback_steps": "on_step, which is called after every step",
     "cross_attention_kwargs": "load_lora(path, scale) for the scale of adapters",
     "safety_checker": "nothing: there is none",
+    "image": "Image2ImagePipeline.from_pipe(pipeline)",
+    "mask_image": "InpaintPipeline.from_pipe(pipeline)",
+    "mask": "InpaintPipeline.from_pipe(pipeline)",
+    "strength": "Image2ImagePipeline.from_pipe(pipeline)",
+    "height": "an image of that size: load_image(path, size=(width, height))",
+    "width": "an image of that size: load_image(path, size=(width, height))",
     "num_steps": "num_inference_steps",
     "steps": "num_inference_steps",
     "cfg_scale": "guidance_scale",
 }
-"""Names of other programs -> what to use."""
+"""Names of other programs and of other pipelines -> what to use."""
 
 
 class CallOptions(Options, total=False):
@@ -97,13 +103,7 @@ def call_settings(pipeline: Any, options: Mapping[str, Any]) -> Settings:
     if (output := given.pop("output_type", None)) is not None:
         _alone("output_type", "output", given)
         given["output"] = output
-    if (sigmas := given.pop("sigmas", None)) is not None:
-        _alone("sigmas", "timesteps", given)
-        given["timesteps"] = partial(explicit, sigmas=_numbers(sigmas))
-        given.setdefault("num_inference_steps", len(sigmas))
-    if phi := given.pop("guidance_rescale", None):
-        _alone("guidance_rescale", "guidance", given)
-        given["guidance"] = CFGRescale(phi=phi)
+    _translate(given)
     inputs = given.pop("callback_on_step_end_tensor_inputs", None) or ["latents"]
     if (callback := given.pop("callback_on_step_end", None)) is not None:
         _alone("callback_on_step_end", "on_step", given)
@@ -116,6 +116,26 @@ def call_settings(pipeline: Any, options: Mapping[str, Any]) -> Settings:
         if times is not None and given.get("num_inference_steps") is None:
             given["num_inference_steps"] = len(times)
     return settings(given)
+
+
+def _translate(given: dict[str, Any]) -> None:
+    """Replaces `sigmas` and `guidance_rescale` of diffusers by ours.
+
+    Raises: ValueError for values of another kind; TypeError where ours is given as well.
+    """
+    if (sigmas := given.pop("sigmas", None)) is not None:
+        _alone("sigmas", "timesteps", given)
+        if (levels := _numbers(sigmas)) is None:
+            raise UserError(f"sigmas must be a list of numbers, got {_short(repr(sigmas))}")
+        given["timesteps"] = partial(explicit, sigmas=levels)
+        if given.get("num_inference_steps") is None:
+            given["num_inference_steps"] = len(levels)
+    phi = given.pop("guidance_rescale", None)
+    if phi is not None and not (is_number(phi) and 0 <= phi <= 1):
+        raise UserError(f"guidance_rescale must be a number in [0, 1], got {phi!r}")
+    if phi:
+        _alone("guidance_rescale", "guidance", given)
+        given["guidance"] = CFGRescale(phi=phi)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -115,7 +115,22 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(value, dict) or not {"kind", "prompt", "seed", "sha256"} <= value.keys():
         raise UserError(f"{path} holds no recipe of ldm-sample")
+    if not _is_whole(value):
+        raise UserError(f"{path} holds a recipe of ldm-sample that is not whole: was it edited?")
     return value
+
+
+def _is_whole(recipe: Mapping[str, Any]) -> bool:
+    """True if a recipe has the fields that all of them have, and its image among those of its batch."""
+    batch, index = recipe.get("batch", [recipe]), recipe.get("index", 0)
+    return (
+        {"checkpoint", *ITEM} <= recipe.keys()
+        and isinstance(recipe["sha256"], dict)
+        and isinstance(batch, list)
+        and all(isinstance(item, dict) and {*ITEM} <= item.keys() for item in batch)
+        and isinstance(index, int)
+        and 0 <= index < len(batch)
+    )
 
 
 def request_in(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[Item], int]:
