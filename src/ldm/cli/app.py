@@ -137,7 +137,7 @@ def _job(
             if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
                 raise
             report.interrupted(
-                jobs.resume_line(command, arguments.words, config) if checks.resumable else "interrupted"
+                jobs.resume_line(command, arguments, config) if checks.resumable else "interrupted"
             )
         except Exception as error:
             if report.error(error, keys_of(config)) == USAGE:
