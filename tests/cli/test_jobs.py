@@ -105,4 +105,8 @@ def test_the_line_that_resumes_is_quoted_for_the_shell(hydra):
     hydra.overrides.task = ["seed=1", "name='a b'"]
     hydra.runtime.output_dir = "/runs/1"
     expected = "stopped; resume with: ldm-train seed=1 'name=a b' hydra.run.dir=/runs/1"
-    assert jobs.resume_line("train", WORDS, {"seed": 1, "name": "a b"}) == expected
+    arguments = Namespace(words=WORDS, config_dir=None, config_name=None)
+    assert jobs.resume_line("train", arguments, {"seed": 1, "name": "a b"}) == expected
+    arguments = Namespace(words=WORDS, config_dir="my options", config_name=None)
+    expected = expected.replace("ldm-train", "ldm-train --config-dir 'my options'")
+    assert jobs.resume_line("train", arguments, {"seed": 1, "name": "a b"}) == expected

@@ -114,6 +114,7 @@ def _job(
     from ldm.cli.constraints import check_constraints
     from ldm.cli.experiment_deltas import check_with_deltas
     from ldm.cli.schema import check_types
+    from ldm.cli.stray_keys import check_stray
     from ldm.cli.unknown_keys import keys_of
     from ldm.utils.construct import user_modules
 
@@ -125,6 +126,7 @@ def _job(
             config = plain(cfg)
             with jobs.as_single_run(arguments, config), user_modules(arguments.config_dir):
                 quieten_other_ranks()
+                check_stray(command, cfg, config, arguments)
                 config = check_types(command, config)
                 expected = {"supplied": checks.supplied, "unneeded": checks.unneeded}
                 check_with_deltas(config, command, arguments, **expected)
@@ -135,7 +137,7 @@ def _job(
             if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
                 raise
             report.interrupted(
-                jobs.resume_line(command, arguments.words, config) if checks.resumable else "interrupted"
+                jobs.resume_line(command, arguments, config) if checks.resumable else "interrupted"
             )
         except Exception as error:
             if report.error(error, keys_of(config)) == USAGE:

@@ -7,16 +7,13 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 
 from ldm.cli.arguments import command_line
-
-if TYPE_CHECKING:
-    from ldm.cli.words import Words
 
 # Overrides that concern the sweep as a whole.
 SWEEP = ("hydra.mode=", "hydra.sweep", "hydra.run.", "hydra/sweeper", "hydra/launcher", "hydra.launcher")
@@ -94,15 +91,16 @@ def discard_empty_run() -> None:
         run.rmdir()
 
 
-def resume_line(command: str, words: "Words", job: Mapping[str, Any]) -> str:
+def resume_line(command: str, arguments: Namespace, job: Mapping[str, Any]) -> str:
     """The command that continues the job in its directory.
 
     Args:
         command: name of the command.
-        words: of its command line.
+        arguments: its flags and words.
         job: config of the job, interpolations resolved.
     """
-    config = HydraConfig.get()
-    typed = [words.as_typed(word, job) for word in job_overrides()]
-    overrides = [*typed, f"hydra.run.dir={config.runtime.output_dir}"]
-    return f"stopped; resume with: ldm-{command} {shlex.join(overrides)}"
+    place = f"hydra.run.dir={HydraConfig.get().runtime.output_dir}"
+    flags = {"--config-dir": arguments.config_dir, "--config-name": arguments.config_name}
+    typed = [word for flag, value in flags.items() if value for word in (flag, value)]
+    typed += [arguments.words.as_typed(word, job) for word in job_overrides()]
+    return f"stopped; resume with: ldm-{command} {shlex.join([*typed, place])}"

@@ -24,6 +24,6 @@ def _product(*factors: object) -> object:
 
 def _wandb_offline() -> bool:
     if "WANDB_MODE" in os.environ:
-        return os.environ["WANDB_MODE"] != "online"
+        return os.environ["WANDB_MODE"] not in ("online", "disabled")  # the latter is W&B's own business
     netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     return "WANDB_API_KEY" not in os.environ and not (netrc.is_file() and "wandb" in netrc.read_text())

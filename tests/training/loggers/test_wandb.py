@@ -4,9 +4,12 @@ import json
 import struct
 
 import pytest
+import wandb
 
+from ldm.cli.compose import compose
 from ldm.training.loggers.csv import read_rows
 from ldm.training.loggers.wandb import WandbLog
+from ldm.utils.errors import UserError
 
 SAID_BY_WANDB = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -78,6 +81,64 @@ def test_what_the_server_has_is_not_sent_and_what_it_lacks_is(tmp_path, monkeypa
         for step in (5, 6):
             logger.log_metrics({"a": 10.0 * step}, step)
         assert [(step, row["a"]) for step, row in online.rows] == [(s, 10.0 * s) for s in expected]
+
+
+def logger_of(folder, offline=False):
+    return WandbLog(save_dir=str(folder), project="p", name="n", offline=offline)
+
+
+@SAID_BY_WANDB
+@pytest.mark.parametrize(
+    "error", [wandb.errors.CommError("no route\nto host"), wandb.errors.AuthenticationError("key refused")]
+)
+def test_a_run_that_w_and_b_refuses_goes_on_offline(error, tmp_path, monkeypatch, caplog):
+    calls, init = [], wandb.init
+
+    def refuse_once(**given):
+        calls.append(given)
+        if len(calls) == 1:
+            raise error
+        return init(**given)
+
+    monkeypatch.setattr(wandb, "init", refuse_once)
+    logger = logger_of(tmp_path)
+    logger.log_metrics({"a": 1.0}, 3)
+    wandb.finish()
+    assert [step for step, _ in history(tmp_path)] == [3]
+    (record,) = (r for r in caplog.records if r.name.startswith("ldm"))
+    assert record.getMessage().startswith(f"W&B: {str(error).splitlines()[0]}; the run goes on offline")
+
+
+@SAID_BY_WANDB
+def test_a_run_that_loses_w_and_b_goes_on_without(tmp_path, monkeypatch, caplog):
+    class Lost(Online):
+        def log(self, row, step):
+            raise BrokenPipeError("broken pipe")
+
+    monkeypatch.setattr(WandbLog, "experiment", Lost(0))
+    logger = logger_of(tmp_path)
+    for step in (1, 2):
+        logger.log_metrics({"a": 1.0}, step)
+        logger.log_image("samples", [])
+    assert caplog.text.count("W&B is lost: broken pipe") == 1
+
+
+@SAID_BY_WANDB
+def test_nothing_is_written_where_w_and_b_is_disabled(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    config = compose("train", ["experiment=tiny", "logger=wandb", f"paths.run={tmp_path}"])
+    assert config["logger"]["wandb"]["offline"] is False
+    logger = logger_of(tmp_path)
+    logger.log_metrics({"a": 1.0}, 1)
+    wandb.finish()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_key_that_is_none_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "abc")
+    with pytest.raises(UserError, match="WANDB_API_KEY must have at least 40 characters, got 3"):
+        logger_of(tmp_path)
+    logger_of(tmp_path, offline=True)
 
 
 @SAID_BY_WANDB
