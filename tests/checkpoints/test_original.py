@@ -205,6 +205,9 @@ LEFT_OVERS = {
     "first_stage_model.loss.logvar": torch.zeros(2),
     "model_ema.decay": torch.tensor(0.9),
     "any_counter": torch.tensor(7),
+    "logit_scale": torch.zeros(1),
+    "text_projection": torch.zeros(2, 2),
+    "safety_checker.concept_embeds": torch.zeros(17, 2),
     "betas": torch.zeros(1000),
 }
 

@@ -153,7 +153,8 @@ UNUSED = (
     r"(first_stage_model\.)?((model_)?ema|loss|discriminator)\..*",
     r"cond_stage_model\.(model\.visual|transformer\.vision_model|transformer\.visual_projection)\..*",
     r"(.*\.)?embeddings\.position_ids",
-    r"cond_stage_model\.(.*\.)?(logit_scale|text_projection(\.weight)?|attn_mask)",
+    r"(.*\.)?(logit_scale|text_projection(\.weight)?|attn_mask)",
+    r"safety_checker\..*",
     r"(embedding_manager|optimizer|lr_scheduler|metrics?)\..*",
     r"(global_step|epoch|v_pred|ztsnr)",
 )
