@@ -16,7 +16,8 @@ from ldm.training.callbacks.speed import Speed, peak_memory
 from ldm.training.flops import flops, flops_of_method
 
 
-def test_rates_are_those_of_the_window(monkeypatch):
+def logged(monkeypatch, peak_tflops):
+    """What is logged of six steps of 16 images of 3 GFLOPs on two devices, each half a second."""
     now, rows = [10.0], []
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     trainer = Mock(
@@ -29,19 +30,31 @@ def test_rates_are_those_of_the_window(monkeypatch):
         loggers=[SimpleNamespace(log_metrics=lambda metrics, step: rows.append((step, metrics)))],
     )
     module = Mock(spec=pl.LightningModule, batch_size=16, flops_per_image=lambda: 3e9)
-    callback = Speed(peak_tflops=0.6)
+    callback = Speed(peak_tflops=peak_tflops)
     callback.on_train_start(trainer, module)
     for step in (7, 8, 9, 10, 11, 12):
         now[0] += 0.5
         trainer.train_dataloader.waited += 0.1
         trainer.global_step = step
         callback.on_train_batch_end(trainer, module, None, None, 0)
+    return rows
+
+
+def test_rates_are_those_of_the_window(monkeypatch):
+    rows = logged(monkeypatch, 0.6)
     assert [step for step, _ in rows] == [8, 12]
     for _, row in rows:
         assert row["images_per_second"] == pytest.approx(32.0)
         assert row["data_wait"] == pytest.approx(0.1)
         assert row["mfu"] == pytest.approx(32 * 3e9 / (2 * 0.6e12))
         assert row["memory_gb"] > 0
+
+
+def test_a_peak_that_a_run_exceeds_is_raised_to_its_rate_and_said_once(monkeypatch, caplog):
+    rows = logged(monkeypatch, 0.03)
+    assert [row["mfu"] for _, row in rows] == pytest.approx([1.0, 1.0])
+    (record,) = caplog.records
+    assert record.getMessage() == "MFU is counted against a peak that the run exceeds by 60 %"
 
 
 def test_the_memory_is_that_of_this_process():

@@ -1,5 +1,6 @@
 """Speed of a run and the time it spends waiting for data."""
 
+import logging
 import resource
 import sys
 import time
@@ -10,6 +11,8 @@ import torch
 
 from ldm.training.callbacks.base import StepCallback, TrainingModule
 from ldm.training.peaks import peak_flops
+
+log = logging.getLogger(__name__)
 
 
 def peak_memory(device: torch.device) -> float:
@@ -24,7 +27,8 @@ class Speed(StepCallback):
     """Logs images/s, MFU, the wait for data per step and the memory, each over a window of steps.
 
     MFU is the FLOPs of the model (forward, twice that for backward, and the frozen nets' forward) over what
-    the devices could do in that time in the run's precision (`ldm.training.peaks`, or `peak_tflops`).
+    the devices could do in that time in the run's precision (`ldm.training.peaks`, or `peak_tflops`). A run
+    that does more has shown that the peak is higher: its rate is the peak from then on, and one line says so.
 
     Args:
         peak_tflops: of one device, in 10^12 FLOP/s; None: known or measured.
@@ -44,6 +48,13 @@ class Speed(StepCallback):
         self._share = cast(TrainingModule, pl_module).flops_per_image() / (peak * trainer.world_size)
         self._first, self._start, self._waited = self._step, time.perf_counter(), self._wait(trainer)
 
+    def _mfu(self, speed: float) -> float:
+        """MFU at a number of images/s, 1 at most."""
+        if (found := speed * self._share) > 1.0:
+            log.warning("MFU is counted against a peak that the run exceeds by %.0f %%", 100 * (found - 1))
+            self._share = 1.0 / speed
+        return speed * self._share
+
     def _wait(self, trainer: pl.Trainer) -> float:
         return float(getattr(trainer.train_dataloader, "waited", 0.0))
 
@@ -57,7 +68,7 @@ class Speed(StepCallback):
         speed = cast(TrainingModule, pl_module).batch_size * steps / (now - self._start)
         metrics = {
             "images_per_second": speed,
-            "mfu": speed * self._share,
+            "mfu": self._mfu(speed),
             "data_wait": (waited - self._waited) / steps,
             "memory_gb": peak_memory(trainer.strategy.root_device),
         }
