@@ -123,7 +123,10 @@ def test_a_mistake_is_one_line_and_status_2_and_leaves_nothing(command, argv, li
     assert {p.name for p in runs()} <= {"multirun.yaml"}
 
 
-RESUME = """stopped; resume with: ldm-trial --config-dir conf seed=3 'text='"'"'a b'"'"'' hydra.run.dir={here}/here"""
+RESUME = (
+    "stopped; resume with: ldm-trial --config-dir conf "
+    """seed=3 'text='"'"'a b'"'"'' hydra.run.dir={here}/here"""
+)
 
 
 def raises(error):
