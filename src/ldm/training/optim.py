@@ -122,7 +122,7 @@ class ConfiguredLR(LambdaLR):
 
 
 def keep_settings(optimizer: Optimizer) -> None:
-    """Makes an optimizer take only its moments from a checkpoint and keep its settings, such as weight decay."""
+    """Makes an optimizer take its moments from a checkpoint and keep its settings, as weight decay."""
     settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
 
     def configured(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
