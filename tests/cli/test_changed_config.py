@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors import safe_open
 
 from ldm.checkpoints.store import CheckpointStore
 from ldm.cli import train
+from ldm.training.ownership import owned
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 SHORT = ["experiment=tiny", "threads=1", "first_stage.max_steps=2", "trainer.log_every_n_steps=1"]
@@ -63,11 +65,17 @@ def model_config(folder):
         return json.loads(file.metadata()["config"])
 
 
-def test_learning_rate_and_weight_decay_act_from_the_checkpoint_on(finished, copy, capsys):
+def test_learning_rate_and_weight_decay_act_from_the_checkpoint_on(finished, copy, capsys, monkeypatch):
+    """In an environment with what launchers of other runs have left."""
+    for name in ("RANK", "SLURM_PROCID", "NODE_RANK"):
+        monkeypatch.setenv(name, "1")
     changed = ["optimizer.lr=1.0e-4", "optimizer.weight_decay=0.2", "lr_schedule.warmup_images=500"]
     changed += ["trainer.precision=bf16-mixed", "trainer.accumulate_grad_batches=2"]
     assert run(copy, "trainer.max_steps=6", *changed) == 0
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if "acting from here on" in x]
+    said = capsys.readouterr().err
+    assert "ldm-train: RANK=1, SLURM_PROCID=1 ignored: left over" in said
+    assert "NODE_RANK=1 ignored: left over" in said
+    (line,) = [x for x in said.splitlines() if "acting from here on" in x]
     assert "since step 4" in line
     assert "optimizer.lr from 0.003 to 0.0001" in line
     assert "trainer.max_steps from 4 to 6" in line
@@ -102,6 +110,17 @@ def test_what_may_not_change_is_one_line_before_anything_is_written(words, says,
     assert run(finished, "trainer.max_steps=6", *words.split()) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert says in line
+    assert contents(finished) == before
+
+
+def test_a_second_run_in_a_directory_is_refused(finished, capsys):
+    before = contents(finished)
+    with owned(finished):
+        assert run(finished, "trainer.max_steps=6") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(
+        f"ldm-train: hydra.run.dir: {finished} is in use by another run (process {os.getpid()} on "
+    )
     assert contents(finished) == before
 
 

@@ -3,9 +3,10 @@
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from ldm.checkpoints.assemble import LoadedModel
@@ -17,17 +18,19 @@ from ldm.evaluation.evaluate import evaluate, summary_of
 from ldm.evaluation.report import write_report
 from ldm.training.check_model import check_model
 from ldm.training.directory import to_yaml, write_config
+from ldm.training.distributed.environment import check_launcher
 from ldm.training.first_stage import FILE, first_stage, loaded_autoencoder
 from ldm.training.fit import constructed, fit
 from ldm.training.initial_weights import load_initial, reference, without_pretrained
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.lightning_internals import quieten_lightning
 from ldm.training.model_files import complete, model_config, save_trained
+from ldm.training.ownership import owned
 from ldm.training.resume import Resumption, resumption
 from ldm.training.summary import Summary
 from ldm.utils.construct import construct
 from ldm.utils.device import set_threads
-from ldm.utils.distributed import initialised, is_main
+from ldm.utils.distributed import drop_leftovers, initialised, is_main, launched
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,13 @@ def run(config: dict[str, Any], directory: str | Path) -> None:
     directory = Path(directory).absolute()
     set_threads(config["threads"])
     quieten_lightning()
+    check_ranks(config["trainer"])
+    with owned(directory):
+        train(config, directory)
+
+
+def train(config: dict[str, Any], directory: Path) -> None:
+    """Trains in a directory that belongs to this run."""
     resumed = resumption(config, directory)
     config = resumed.config
     initial = load_initial(config)
@@ -68,6 +78,14 @@ def run(config: dict[str, Any], directory: str | Path) -> None:
             score(module, data, config, directory, summary)
     if is_main():
         log.info("report: %s", write_report(directory))
+
+
+def check_ranks(trainer: dict[str, Any]) -> None:
+    """Ignores variables of ranks that no launcher has set; refuses other numbers of ranks than configured."""
+    if (note := drop_leftovers(trainer["num_nodes"])) is not None:
+        log.warning("%s", note)
+    check_launcher(trainer["devices"], trainer["num_nodes"])
+    cast(Any, rank_zero_only).rank = launched()[0]  # Lightning has read the variables when it was imported
 
 
 def begin(resumed: Resumption, directory: Path) -> Summary:
