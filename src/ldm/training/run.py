@@ -27,6 +27,7 @@ from ldm.training.lightning_internals import quieten_lightning
 from ldm.training.model_files import complete, model_config, save_trained
 from ldm.training.ownership import owned
 from ldm.training.resume import Resumption, resumption
+from ldm.training.storage import explained
 from ldm.training.summary import Summary
 from ldm.utils.construct import construct
 from ldm.utils.device import set_threads
@@ -44,14 +45,14 @@ def run(config: dict[str, Any], directory: str | Path) -> None:
         config: of `ldm-train`, resolved: plain dicts, lists and values.
         directory: for everything that the run writes.
 
-    Raises: UserError for a config that cannot be trained; Stopped or KeyboardInterrupt for a run that was
-        stopped.
+    Raises: UserError for a config that cannot be trained; Failure for a disk that fails; Stopped or
+        KeyboardInterrupt for a run that was stopped.
     """
     directory = Path(directory).absolute()
     set_threads(config["threads"])
     quieten_lightning()
     check_ranks(config["trainer"])
-    with owned(directory):
+    with explained(directory), owned(directory):
         train(config, directory)
 
 
