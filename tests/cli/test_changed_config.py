@@ -113,6 +113,17 @@ def test_what_may_not_change_is_one_line_before_anything_is_written(words, says,
     assert contents(finished) == before
 
 
+def test_a_dry_run_says_what_would_change(finished, capsys):
+    before = contents(finished)
+    assert run(finished, "trainer.max_steps=6", "optimizer.lr=1.0e-4", "debug=dry") == 0
+    said = capsys.readouterr().out
+    assert "would resume at step 4" in said
+    assert "changed since step 4, and acting from here on: optimizer.lr from 0.003 to 0.0001" in said
+    assert run(finished, "trainer.max_steps=6", "seed=1", "debug=dry") == 2
+    assert "seed: cannot change on resume from 0 to 1" in capsys.readouterr().err
+    assert contents(finished) == before
+
+
 def test_a_second_run_in_a_directory_is_refused(finished, capsys):
     before = contents(finished)
     with owned(finished):
