@@ -9,6 +9,7 @@ import pytest
 LONG = {
     "checkpoints/test_converter.py": ("test_files_lead_there_and_back[inpaint]",),
     "cli/test_data_buckets.py": ("test_a_run_on_buckets_that_was_stopped_ends_as_one_that_was_not",),
+    "cli/test_changed_config.py": ("test_a_branch_may_change_draws_and_data_but_no_net",),
     "cli/test_constraints.py": ("test_most_messages_give_advice",),
     "cli/test_ema.py": (
         "test_a_stopped_run_keeps_the_same_snapshots_bit_for_bit",
