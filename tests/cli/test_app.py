@@ -241,6 +241,7 @@ def test_other_ranks_share_the_directory_and_write_no_config(command, monkeypatc
     ((_, _, run_dir, _),) = command()[3]
     before = {p: p.read_bytes() for p in runs()}
     monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LDM_LAUNCHER", "1")  # a process that lives
     ((_, _, other, _),) = command(f"hydra.run.dir={run_dir}", "hydra.output_subdir=null")[3]
     assert other == run_dir
     after = {p: p.read_bytes() for p in runs()}
@@ -251,6 +252,7 @@ def test_other_ranks_share_the_directory_and_write_no_config(command, monkeypatc
 def test_other_ranks_say_who_they_are(command, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "torchrun")
     assert command(action=raises(OSError(5, "I/O error", "x")))[2] == "ldm-trial (rank 3): x: I/O error\n"
     assert command(action=raises(KeyboardInterrupt()))[2] == ""
 

@@ -11,6 +11,7 @@ from ldm.cli.compose import compose
 from ldm.cli.constraints import check_constraints
 from ldm.cli.null_groups import default_options
 from ldm.cli.train import SUPPLIED
+from ldm.training.fates import row_of
 from ldm.utils.construct import check, construct
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -59,6 +60,13 @@ def composed(*overrides):
     return copy.deepcopy(_composed(*overrides))
 
 
+def leaves(value, key=""):
+    """Dotted keys of all values of a config."""
+    if not isinstance(value, dict) or not value:
+        return [key]
+    return [leaf for name, child in value.items() for leaf in leaves(child, f"{key}.{name}".lstrip("."))]
+
+
 def nets_of(config):
     return [construct(config[name], name)() for name in ("autoencoder", "text_encoder", "backbone")]
 
@@ -69,6 +77,7 @@ def test_every_option_composes_and_passes_the_checks(option):
     config = composed(f"{group}={name}", *COMPANIONS.get(option, []))
     check(config, supplied=SUPPLIED)
     check_constraints(config)
+    assert [key for key in leaves(config) if row_of(key) is None] == []  # each has a fate on resume
 
 
 def test_every_group_is_one_of_a_command():

@@ -8,6 +8,7 @@ import pytest
 # Functions that are long: of the cases in brackets, or whole.
 LONG = {
     "cli/test_data_buckets.py": ("test_a_run_on_buckets_that_was_stopped_ends_as_one_that_was_not",),
+    "cli/test_changed_config.py": ("test_a_branch_may_change_draws_and_data_but_no_net",),
     "cli/test_constraints.py": ("test_most_messages_give_advice",),
     "cli/test_ema.py": (
         "test_a_stopped_run_keeps_the_same_snapshots_bit_for_bit",

@@ -46,12 +46,30 @@ def test_the_file_that_is_given_comes_before_that_of_the_run_and_the_initial_mod
     run, given = tmp_path / "run", tmp_path / "given.safetensors"
     saved(run / FILE, 1.0)
     saved(given, 2.0)
-    assert bias(loaded_autoencoder(config(str(given)), run, loaded(3.0))) == 2.0
+    assert bias(loaded_autoencoder(config(str(given)), tmp_path, loaded(3.0))) == 2.0
     assert bias(loaded_autoencoder(config(), run, loaded(3.0))) == 1.0
     assert bias(loaded_autoencoder(config(), tmp_path, loaded(3.0))) == 3.0
     assert loaded_autoencoder(config(), tmp_path, None) is None
     only_the_autoencoder = config() | {"task": None}  # whose training starts from the initial model
     assert loaded_autoencoder(only_the_autoencoder, tmp_path, loaded(3.0)) is None
+
+
+def test_a_run_keeps_its_latents_whatever_file_is_given(tmp_path):
+    """A copy elsewhere is the same autoencoder; one with other weights or another scaling is not."""
+    torch.manual_seed(0)
+    model = loaded(1.0)
+    for name in ("own", "same", "scaled"):
+        (tmp_path / name).mkdir()
+    for name, scale in (("own", 1.0), ("same", 1.0), ("scaled", 0.5)):
+        save_model(
+            tmp_path / name / FILE, model.components, {"autoencoder": NODE | {"scaling_factor": scale}}
+        )
+    saved(tmp_path / "other" / FILE, 2.0)
+    own = tmp_path / "own"
+    assert bias(loaded_autoencoder(config(str(tmp_path / "same" / FILE)), own, None)) == 1.0
+    for name in ("scaled", "other"):
+        with pytest.raises(UserError, match=r"first_stage.checkpoint: must have the autoencoder of .*own"):
+            loaded_autoencoder(config(str(tmp_path / name / FILE)), own, None)
 
 
 def test_a_loaded_autoencoder_is_verified_and_stored_in_the_run(tmp_path):
@@ -71,13 +89,13 @@ def test_adapters_refer_to_the_autoencoder_of_their_base(tmp_path):
 
 def test_an_autoencoder_with_weights_is_trained_or_loaded(tmp_path):
     with pytest.raises(UserError, match=r"^first_stage.checkpoint: this autoencoder has weights"):
-        first_stage(config(), tmp_path, None, None, Summary(tmp_path / "summary.json", "a"))
+        first_stage(config(), tmp_path, None, None, Summary(tmp_path / "summary.json", "a"), None)
 
 
 def test_an_autoencoder_without_weights_is_used_as_it_is_built(tmp_path):
     node = {"_target_": "ldm.models.identity.IdentityAutoencoder", "_partial_": True}
     net, stored = first_stage(
-        config(autoencoder=node), tmp_path, None, None, Summary(tmp_path / "summary.json", "a")
+        config(autoencoder=node), tmp_path, None, None, Summary(tmp_path / "summary.json", "a"), None
     )
     assert stored == {"_target_": "ldm.models.identity.IdentityAutoencoder"}
     assert net.latent_channels == 3

@@ -16,10 +16,3 @@ from ldm.training import fit
 def test_bfloat16_is_used_where_the_machine_has_it(wanted, accelerator, there, used, monkeypatch):
     monkeypatch.setattr(fit, "has_bf16", lambda device: there)
     assert fit.available_precision(wanted, accelerator) == used
-
-
-@pytest.mark.parametrize(
-    ("strategy", "expected"), [("auto", False), ({"shard": False}, False), ({"shard": True}, True)]
-)
-def test_a_trainer_shards_if_its_strategy_does(strategy, expected):
-    assert fit.is_sharding({"strategy": strategy}) is expected

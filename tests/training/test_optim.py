@@ -61,3 +61,47 @@ def test_without_a_schedule_the_rate_is_constant():
     schedule["scheduler"].optimizer.step()
     schedule["scheduler"].step()
     assert schedule["scheduler"].get_last_lr() == [0.5]
+
+
+def stepped(steps, lr, decay, saved=None, **settings):
+    """Optimizer, schedule and net after steps from what was saved before."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(net.weight)
+    make = partial(torch.optim.AdamW, lr=lr, weight_decay=decay, **settings)
+    made = optimizer_and_schedule(make, net.parameters(), SCHEDULE, 10)
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    if saved is not None:
+        optimizer.load_state_dict(saved[0])
+        schedule.load_state_dict(saved[1])
+        net.load_state_dict(saved[2])
+    for _ in range(steps):
+        net(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return optimizer, schedule, net
+
+
+def saved(optimizer, schedule, net):
+    parts = (optimizer.state_dict(), schedule.state_dict(), net.state_dict())
+    return tuple({key: value for key, value in part.items()} for part in parts)
+
+
+def test_a_checkpoint_brings_moments_and_step_but_no_settings():
+    before = saved(*stepped(60, 1e-2, 0.1))
+    optimizer, schedule, _ = stepped(0, 1e-3, 0.3, before, betas=(0.5, 0.6), eps=1e-6)
+    (group,) = optimizer.param_groups
+    assert group["lr"] == schedule.get_last_lr()[0] == 1e-3 * SCHEDULE(600)
+    assert (group["weight_decay"], group["betas"], group["eps"]) == (0.3, (0.5, 0.6), 1e-6)
+    (state,) = optimizer.state.values()
+    assert state["step"] == 60
+    optimizer, schedule, _ = stepped(1, 1e-3, 0.3, before)
+    assert optimizer.param_groups[0]["lr"] == 1e-3 * SCHEDULE(610)
+
+
+def test_resuming_with_the_same_settings_changes_no_bit():
+    whole = stepped(75, 1e-2, 0.1)
+    resumed = stepped(15, 1e-2, 0.1, saved(*stepped(60, 1e-2, 0.1)))
+    assert torch.equal(whole[2].weight, resumed[2].weight)
+    assert whole[1].state_dict() == resumed[1].state_dict()
+    assert whole[0].state_dict()["param_groups"] == resumed[0].state_dict()["param_groups"]

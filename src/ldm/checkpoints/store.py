@@ -4,9 +4,11 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,6 +42,20 @@ class HashedFile(io.RawIOBase):
         count = self.file.write(data)
         self.bytes += count
         return count
+
+
+@contextmanager
+def _own_errors(path: Path) -> Iterator[None]:
+    """While inside, an error of a write comes with its path; torch raises one of its own after it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise OSError(cause.errno, os.strerror(cause.errno), str(path)) from error
+        raise
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -89,7 +105,8 @@ class CheckpointStore:
         def fill(folder: Path) -> dict[str, dict[str, Any]]:
             with (folder / STATE).open("wb") as file:
                 hashed = HashedFile(file)
-                torch.save(state, hashed)  # type: ignore[arg-type]  # all that it needs
+                with _own_errors(self.path(step)):
+                    torch.save(state, hashed)  # type: ignore[arg-type]  # all that it needs
             return {STATE: {"bytes": hashed.bytes, "sha256": hashed.hash.hexdigest()}}
 
         return self.add(step, fill)

@@ -6,12 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import Tensor
 
 from ldm.checkpoints.assemble import Source
 from ldm.checkpoints.native import config_of, own_names
-from ldm.checkpoints.store import files_of
-from ldm.checkpoints.tensors import TensorFiles
+from ldm.checkpoints.store import REST, files_of
+from ldm.checkpoints.tensors import TRAINING, TensorFiles, load_archive
 from ldm.models.lora import Update
 
 FORMAT = "ldm-training"
@@ -30,6 +31,19 @@ def training_metadata(
     """
     metadata = {"format": FORMAT, "config": json.dumps(config), "autoencoder": autoencoder or "", "run": run}
     return metadata | ({"base": base} if base else {})
+
+
+def run_config(path: Path) -> dict[str, Any] | None:
+    """The config of the run that a training checkpoint is of; None if it holds none.
+
+    Args:
+        path: of the checkpoint, its file or, if it is sharded, its folder.
+    """
+    loaded = load_archive(path / REST if path.is_dir() else path)
+    metadata = loaded.get(TRAINING) if isinstance(loaded, Mapping) else None
+    text = metadata.get("run") if isinstance(metadata, Mapping) else None
+    config = yaml.safe_load(text) if isinstance(text, str) else None
+    return config if isinstance(config, dict) else None
 
 
 def is_training_checkpoint(files: TensorFiles) -> bool:

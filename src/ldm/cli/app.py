@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ldm.cli.arguments import command_line, parse
 from ldm.cli.ranks import quieten_other_ranks, rank_overrides
 from ldm.cli.report import USAGE, Report
+from ldm.utils.distributed import drop_leftovers
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -44,7 +45,7 @@ def entry(
         config_name: the primary config of the command ldm-<config_name>.
         supplied: config key of a node -> arguments that the task passes to it.
         unneeded: config keys below which values may be missing.
-        resumable: ctrl-C prints the command that continues the run.
+        resumable: ctrl-C prints the command that continues the run; ranks of other launchers are ignored.
     """
     checks = Checks(supplied=supplied or {}, unneeded=unneeded, resumable=resumable)
 
@@ -53,6 +54,8 @@ def entry(
         def main(argv: Sequence[str] | None = None) -> int:
             report = Report(f"ldm-{config_name}")
             with _collection_paused(), command_line(argv) as words, report.of_command():
+                if resumable and (note := drop_leftovers()) is not None:
+                    report.line(0, note)
                 arguments = parse(config_name, words)
                 if arguments.help or arguments.version:
                     from ldm.cli.help import shown

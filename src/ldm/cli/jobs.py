@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, read_write
 
 from ldm.cli.arguments import command_line
+from ldm.cli.notes import restore_notes
 
 # Overrides that concern the sweep as a whole.
 SWEEP = ("hydra.mode=", "hydra.sweep", "hydra.run.", "hydra/sweeper", "hydra/launcher", "hydra.launcher")
@@ -75,7 +76,12 @@ def dry_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def discard_empty_run() -> None:
-    """Remove the run directory if it holds nothing but the files that Hydra wrote before the task began."""
+    """Remove the run directory if it holds nothing but the files that Hydra wrote before the task began.
+
+    Hydra's notes on an earlier command in it are restored.
+    """
+    if restore_notes():
+        return
     config = HydraConfig.get()
     run = Path(config.runtime.output_dir)
     log = run / f"{config.job.name}.log"

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from ldm.checkpoints.loader import HUB_ID
-from ldm.checkpoints.store import MANIFEST, NAME, STATE, CheckpointStore
+from ldm.checkpoints.store import MANIFEST, NAME, STATE, CheckpointStore, is_sharded, state_of
 from ldm.data.laion import LaionData
 from ldm.data.shards.datamodule import ShardData
 from ldm.data.shards.first_sample import first_sample
 from ldm.planning.simulate import AUTOCAST, Setting, simulate
 from ldm.planning.stages import Stage, stages_of
+from ldm.training.directory import moved
+from ldm.training.resume import compared
 from ldm.utils.construct import construct
 from ldm.utils.device import set_threads
 from ldm.utils.errors import UserError
@@ -44,6 +46,7 @@ def dry_run(config: Mapping[str, Any], directory: str | Path) -> list[str]:
         data = construct(config["first_stage"]["data"] if first else config["data"], key)
         start = start_of(config["resume"], folder / stage.name if first else folder)
         about = [*about_data(data, stage), *about_steps(config, stage, start), *about_nets(config, stage)]
+        about += about_changes(config, folder, stage.name, start)
         lines += ["", f"{stage.name}, {stage.precision}", *(f"  {line}" for line in about)]
     return lines
 
@@ -99,6 +102,22 @@ def start_of(resume: str, folder: Path) -> int:
             f"{folder} has later checkpoints, to step {newest}; choose another run directory", "resume"
         )
     return int(match[1])
+
+
+def about_changes(config: Mapping[str, Any], folder: Path, stage: str, start: int) -> list[str]:
+    """Changes of the config since the checkpoint that a stage would resume, whose tensors are not read.
+
+    Raises: UserError for a change that the checkpoint does not allow.
+    """
+    if start == 0:
+        return []
+    named = Path(config["resume"])
+    home = (folder / stage if stage == "autoencoder" else folder) / "checkpoints"
+    path = named if config["resume"] != "auto" else CheckpointStore(home).path(start)
+    path = state_of(path)
+    if not path.is_file() and not is_sharded(path):
+        return []
+    return list(compared(moved(dict(config), folder.absolute()), folder.absolute(), stage, path, start).notes)
 
 
 def about_data(data: Any, stage: Stage) -> list[str]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from ldm.checkpoints.tensors import TRAINING
 from ldm.diffusion import random
 from ldm.models.vae import AutoencoderKL, Posterior
 from ldm.training.flops import flops
@@ -115,7 +116,7 @@ class AutoencoderTraining(pl.LightningModule):
         self.l1_weight, self.l2_weight, self.kl_weight = l1_weight, l2_weight, kl_weight
         self.perceptual_weight, self.adversarial_weight = perceptual_weight, adversarial_weight
         self.adversarial_start, self.gradient_clip = adversarial_start, gradient_clip
-        self.horizon, self.seed = Horizon(images=ema_images), seed
+        self.horizon, self.seed, self.run = Horizon(images=ema_images), seed, ""
         self.perceptual: tuple[nn.Module, ...] = ()  # no part of the module tree: frozen, in no checkpoint
         self.discriminator: nn.Module | None = None
         self._initial: nn.Module | None = None  # whose weights this run starts from
@@ -156,11 +157,13 @@ class AutoencoderTraining(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer for the autoencoder and, with an adversarial term, one for the discriminator."""
         parts = [self.net] + ([] if self.discriminator is None else [self.discriminator])
-        built = [
-            optimizer_and_schedule(self._optimizer, part.parameters(), self._lr_schedule, self.batch_size)
-            for part in parts
-        ]
+        rate = self._lr_schedule, self.batch_size
+        built = [optimizer_and_schedule(self._optimizer, part.parameters(), *rate) for part in parts]
         return [b["optimizer"] for b in built], [b["lr_scheduler"] for b in built]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the config of the run, as YAML: a run that resumes is compared with it."""
+        checkpoint[TRAINING] = {"run": self.run}
 
     def reconstruction_loss(
         self, image: Float[Tensor, "b c h w"], output: Float[Tensor, "b c h w"], posterior: Posterior
@@ -177,10 +180,8 @@ class AutoencoderTraining(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """One step of the autoencoder and, once started, one of the discriminator."""
         output, losses = self.reconstruction(batch)
-        total = []
-        for index, loss in self.objectives(
-            batch["image"], output, losses, self.global_step >= self.adversarial_start
-        ):
+        total, adversarial = [], self.global_step >= self.adversarial_start
+        for index, loss in self.objectives(batch["image"], output, losses, adversarial):
             self._optimise(index, loss)
             total.append(loss.detach())
         return {"loss": total[0], "loss_per_sample": losses.detach(), "t": None, "key": batch["key"]}
@@ -232,9 +233,8 @@ class AutoencoderTraining(pl.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         agree = self.trainer.strategy.reduce_boolean_decision
-        norm, skipped = clip_or_drop(
-            parameters_of(cast(Optimizer, optimizer)), self.gradient_clip, bool(loss.isfinite()), agree
-        )
+        parameters, sound = parameters_of(cast(Optimizer, optimizer)), bool(loss.isfinite())
+        norm, skipped = clip_or_drop(parameters, self.gradient_clip, sound, agree)
         if index == 0:
             self.gradient_norm, self.skipped = norm, skipped
         # Only the autoencoder's steps count as the run's steps.

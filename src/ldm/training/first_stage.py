@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ldm.checkpoints.assemble import LoadedModel
@@ -12,9 +13,9 @@ from ldm.checkpoints.native import save_model
 from ldm.evaluation.metrics.reconstruction import Reconstruction
 from ldm.evaluation.score import write_scores
 from ldm.training.autoencoder import AutoencoderTraining
-from ldm.training.directory import moved
+from ldm.training.directory import moved, to_yaml
 from ldm.training.fit import fit
-from ldm.training.resume import resumed_run
+from ldm.training.resume import AUTOENCODER, resumed_run, starting_point
 from ldm.training.summary import Summary
 from ldm.utils.construct import construct
 from ldm.utils.distributed import is_main
@@ -22,14 +23,19 @@ from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FILE = "autoencoder.safetensors"
+FILE = AUTOENCODER
 
 FirstStage = tuple[nn.Module, dict[str, Any]]
 """An autoencoder and its config, with the scaling of its latents."""
 
 
 def first_stage(
-    config: dict[str, Any], directory: Path, initial: LoadedModel | None, data: Any, summary: Summary
+    config: dict[str, Any],
+    directory: Path,
+    initial: LoadedModel | None,
+    data: Any,
+    summary: Summary,
+    loaded: LoadedModel | None,
 ) -> FirstStage:
     """The autoencoder in whose latents the diffusion model is trained, and its config.
 
@@ -39,8 +45,8 @@ def first_stage(
         initial: the model that the run starts from.
         data: of the diffusion model, which may hold latents; None if only the autoencoder is trained.
         summary: gets the scores of an autoencoder that is trained.
+        loaded: the model that has the autoencoder, if it is not trained here (`loaded_autoencoder`).
     """
-    loaded = loaded_autoencoder(config, directory, initial)
     if loaded is not None:
         return stored_in(directory, loaded, data, by_reference=config.get("adapters") is not None)
     node = {key: value for key, value in config["autoencoder"].items() if key != "_partial_"}
@@ -55,16 +61,46 @@ def first_stage(
 def loaded_autoencoder(
     config: dict[str, Any], directory: Path, initial: LoadedModel | None
 ) -> LoadedModel | None:
-    """An autoencoder of a file, of the run so far or of the model that the run starts from."""
+    """An autoencoder of a file, of the run so far or of the model that the run starts from.
+
+    Raises: UserError if the file has another autoencoder than the run so far.
+    """
     given, resumed = config["first_stage"]["checkpoint"], resumed_run(config["resume"])
     # a run that branches off another takes its first stage with it
     places = [directory / FILE, *([] if resumed is None else [resumed / FILE])]
-    if given is None:
-        given = next((path for path in places if path.is_file()), None)
+    own = next((path for path in places if path.is_file()), None)
     if given is not None:
-        return load_model(Path(given))
+        loaded = load_model(Path(given))
+        if own is not None:
+            check_same_latents(loaded, own)
+        return loaded
+    if own is not None:
+        return load_model(own)
     diffusion = config["task"] is not None
     return initial if diffusion and initial is not None and "autoencoder" in initial.components else None
+
+
+def check_same_latents(loaded: LoadedModel, own: Path) -> None:
+    """Checks that a model has the autoencoder in whose latents a run is trained.
+
+    Args:
+        loaded: the model of `first_stage.checkpoint`.
+        own: file of the run.
+
+    Raises: UserError if weights or scaling differ.
+    """
+    mine = load_model(own)
+    if "autoencoder" not in loaded.components:
+        return  # refused where it is used
+    ours, theirs = (model.components["autoencoder"].state_dict() for model in (mine, loaded))
+    same = ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for name in ("scaling_factor", "shift_factor"):
+        same = same and mine.config["autoencoder"].get(name) == loaded.config["autoencoder"].get(name)
+    if not same:
+        raise UserError(
+            f"must have the autoencoder of {own}, in whose latents the run is trained; null takes that one",
+            "first_stage.checkpoint",
+        )
 
 
 def stored_in(directory: Path, loaded: LoadedModel, data: Any, by_reference: bool) -> FirstStage:
@@ -106,7 +142,9 @@ def train_autoencoder(
         module.start_from(initial.components["autoencoder"])
     data = construct(stage["data"], "first_stage.data")
     own = config | {"trainer": trainer_of(stage, config["trainer"])}
-    fit(module, data, moved(own, directory / "autoencoder"), summary)
+    module.run = to_yaml(config)
+    start = starting_point(config["resume"], directory / "autoencoder")
+    fit(module, data, moved(own, directory / "autoencoder"), summary, start)
     statistics = module.latent_statistics(data.training_images(), stage["whitening"])
     module.ema.set_latent_statistics(statistics["scaling_factor"], statistics["shift_factor"])
     if is_main():

@@ -1,14 +1,12 @@
 """Fits a module: trainer, callbacks and loggers from a config, resumed where the run stopped."""
 
 import logging
-from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import WandbLogger
 
-from ldm.checkpoints.store import is_sharded
 from ldm.checkpoints.training import trained_tensors
 from ldm.training.autoencoder import AutoencoderTraining
 from ldm.training.callbacks.averages import FollowAverages
@@ -16,11 +14,10 @@ from ldm.training.callbacks.checkpoints import Checkpoints
 from ldm.training.distributed.environment import environment
 from ldm.training.distributed.slurm import Stopped
 from ldm.training.latent_diffusion import LatentDiffusion
-from ldm.training.resume import starting_point
+from ldm.training.resume import Point
 from ldm.training.summary import Summary
 from ldm.utils.construct import construct
 from ldm.utils.device import has_bf16
-from ldm.utils.errors import UserError
 from ldm.utils.machine import revision
 
 log = logging.getLogger(__name__)
@@ -28,7 +25,7 @@ log = logging.getLogger(__name__)
 Module = AutoencoderTraining | LatentDiffusion
 
 
-def fit(module: Module, data: Any, config: dict[str, Any], summary: Summary) -> None:
+def fit(module: Module, data: Any, config: dict[str, Any], summary: Summary, start: Point) -> None:
     """Fits a module, from a checkpoint if there is one to go on from.
 
     Args:
@@ -36,20 +33,19 @@ def fit(module: Module, data: Any, config: dict[str, Any], summary: Summary) -> 
         data: its data module.
         config: of the run, with the trainer, callbacks and loggers of this stage and its folder `paths.run`.
         summary: gets the time.
+        start: the checkpoint to go on from.
 
     Raises: Stopped or KeyboardInterrupt if the training ended before its last step.
     """
-    path, step = starting_point(config["resume"], Path(config["paths"]["run"]))
-    trainer = build_trainer(config)
+    path, step = start
     if path is not None:
         log.info("%s: going on at step %d of %s", module.stage, step, path)
-        if step >= trainer.max_steps:
+        if step >= config["trainer"]["max_steps"]:
             module.configure_model()
             module.load_state_dict(trained_tensors(path, module.state_dict()))
             return
-        if is_sharded(path) and not is_sharding(config["trainer"]):
-            raise UserError(f"{path} is sharded: go on with trainer=fsdp", "resume")
         data.resume(step)
+    trainer = build_trainer(config)
     for logger in trainer.loggers:
         logger.log_hyperparams({**config, **revision()})
     with summary.timed(module.stage):
@@ -97,12 +93,6 @@ def available_precision(wanted: str, accelerator: str) -> str:
         return wanted
     log.info("this %s has no bfloat16: training in float32", kind)
     return "32-true"
-
-
-def is_sharding(trainer: dict[str, Any]) -> bool:
-    """True for the config of a trainer that shards the model (trainer=fsdp)."""
-    strategy = trainer["strategy"]
-    return isinstance(strategy, dict) and bool(strategy.get("shard"))
 
 
 def raise_if_stopped(trainer: pl.Trainer) -> None:

@@ -100,5 +100,33 @@ def optimizer_and_schedule(
     except (ValueError, TypeError) as error:  # Muon takes matrices only, for instance
         raise UserError(f"optimizer refuses the parameters: {one_line(str(error))}") from error
     factor = lr_schedule or (lambda images: 1.0)
-    schedule = LambdaLR(built, lambda step: factor(step * images_per_step))
+    schedule = ConfiguredLR(built, lambda step: factor(step * images_per_step))
+    keep_settings(built)
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class ConfiguredLR(LambdaLR):
+    """A schedule that resumes at the step of a checkpoint, at the rate that is configured now.
+
+    torch's own goes on from the rates of the checkpoint.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the step from a checkpoint; rates are functions of the step."""
+        base = self.base_lrs
+        super().load_state_dict(state_dict)
+        self.base_lrs = base
+        self._last_lr = [rate * f(self.last_epoch) for rate, f in zip(base, self.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+
+def keep_settings(optimizer: Optimizer) -> None:
+    """Makes an optimizer take its moments from a checkpoint and keep its settings, as weight decay."""
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+
+    def configured(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        groups = zip(state["param_groups"], settings, strict=True)
+        return {**state, "param_groups": [{**saved, **now} for saved, now in groups]}
+
+    optimizer.register_load_state_dict_pre_hook(configured)

@@ -3,9 +3,10 @@
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from ldm.checkpoints.assemble import LoadedModel
@@ -16,17 +17,21 @@ from ldm.data.shards.datamodule import ShardData
 from ldm.evaluation.evaluate import evaluate, summary_of
 from ldm.evaluation.report import write_report
 from ldm.training.check_model import check_model
-from ldm.training.directory import moved, to_yaml, write_config
-from ldm.training.first_stage import FILE, first_stage
+from ldm.training.directory import to_yaml, write_config
+from ldm.training.distributed.environment import check_launcher
+from ldm.training.first_stage import FILE, first_stage, loaded_autoencoder
 from ldm.training.fit import constructed, fit
 from ldm.training.initial_weights import load_initial, reference, without_pretrained
 from ldm.training.latent_diffusion import LatentDiffusion
 from ldm.training.lightning_internals import quieten_lightning
 from ldm.training.model_files import complete, model_config, save_trained
+from ldm.training.ownership import owned
+from ldm.training.resume import Resumption, resumption
+from ldm.training.storage import explained
 from ldm.training.summary import Summary
 from ldm.utils.construct import construct
 from ldm.utils.device import set_threads
-from ldm.utils.distributed import initialised, is_main
+from ldm.utils.distributed import drop_leftovers, initialised, is_main, launched
 
 log = logging.getLogger(__name__)
 
@@ -40,33 +45,63 @@ def run(config: dict[str, Any], directory: str | Path) -> None:
         config: of `ldm-train`, resolved: plain dicts, lists and values.
         directory: for everything that the run writes.
 
-    Raises: UserError for a config that cannot be trained; Stopped or KeyboardInterrupt for a run that was
-        stopped.
+    Raises: UserError for a config that cannot be trained; Failure for a disk that fails; Stopped or
+        KeyboardInterrupt for a run that was stopped.
     """
     directory = Path(directory).absolute()
-    config = moved(config, directory)
     set_threads(config["threads"])
     quieten_lightning()
-    if is_main():
-        write_config(config, directory)
-    summary = Summary(directory / "summary.json", config["name"])
+    check_ranks(config["trainer"])
+    with explained(directory), owned(directory):
+        train(config, directory)
+
+
+def train(config: dict[str, Any], directory: Path) -> None:
+    """Trains in a directory that belongs to this run."""
+    resumed = resumption(config, directory)
+    config = resumed.config
     initial = load_initial(config)
     check_model(config, initial)
     nets = config if initial is None else without_pretrained(config)
     data = None if config["task"] is None else checked_data(config, initial)
-    autoencoder, node = first_stage(config, directory, initial, data, summary)
+    loaded = loaded_autoencoder(config, directory, initial)
+    summary = begin(resumed, directory)  # nothing is written before
+    autoencoder, node = first_stage(config, directory, initial, data, summary, loaded)
     if data is not None:
         stored = model_config(nets, node)
         module = diffusion_model(nets, autoencoder, initial)
         module.metadata = checkpoint_metadata(config, autoencoder, stored)
         del initial  # its nets are as large as those in training
-        fit(module, data, config, summary)
+        fit(module, data, config, summary, resumed.point)
         if initialised() or is_main():  # the ranks of a finished run do not meet: the first does what is left
             sample_arguments = save_trained(module, stored, config["init_checkpoint"], directory)
             summary.add(**facts(module, data, config, sample_arguments))
             score(module, data, config, directory, summary)
     if is_main():
         log.info("report: %s", write_report(directory))
+
+
+def check_ranks(trainer: dict[str, Any]) -> None:
+    """Ignores variables of ranks that no launcher has set; refuses other numbers of ranks than configured."""
+    if (note := drop_leftovers(trainer["num_nodes"])) is not None:
+        log.warning("%s", note)
+    check_launcher(trainer["devices"], trainer["num_nodes"])
+    cast(Any, rank_zero_only).rank = launched()[0]  # Lightning has read the variables when it was imported
+
+
+def begin(resumed: Resumption, directory: Path) -> Summary:
+    """The summary of a run whose config and changes are now written down."""
+    config = resumed.config
+    if is_main():
+        for note in resumed.notes:
+            log.info("%s", note)
+        write_config(config, directory)
+    summary = Summary(directory / "summary.json", config["name"])
+    if resumed.changes:
+        earlier = [entry for entry in summary.facts.get("changes", []) if entry["step"] < resumed.step]
+        now = {"step": resumed.step, "changed": [str(change) for change in resumed.changes]}
+        summary.add(changes=[*earlier, now])
+    return summary
 
 
 def checked_data(config: dict[str, Any], initial: LoadedModel | None) -> Any:

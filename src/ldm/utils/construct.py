@@ -16,6 +16,7 @@ __all__ = [
     "annotation_in",
     "check",
     "construct",
+    "default_in",
     "fits",
     "node_at",
     "reconstruct",
@@ -110,6 +111,16 @@ def annotation_in(config: Any, key: str) -> Any:
     except UserError:
         return Any
     return _parameters(target)[name].annotation if name in _names(target) else Any
+
+
+def default_in(config: Any, key: str) -> Any:
+    """Default of the argument of a target that a dotted key is for, `Parameter.empty` if it has none."""
+    parent, _, name = key.rpartition(".")
+    try:
+        parameters = _parameters(locate((node_at(config, parent) or {}).get("_target_")))
+    except (UserError, ValueError, TypeError):  # no node of an object, or one without a signature
+        return inspect.Parameter.empty
+    return parameters[name].default if name in parameters else inspect.Parameter.empty
 
 
 def _checked(node: Any, key: str, supplied: dict[str, Any], allowed: tuple[str, ...]) -> Any:

@@ -9,7 +9,7 @@ import torch
 from ldm.training.callbacks.checkpoints import Checkpoints
 from ldm.training.distributed.signals import StopOnSignal
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def test_without_an_interrupt_the_signals_come_back(small, tmp_path):
@@ -32,6 +32,38 @@ def test_an_interrupt_saves_the_finished_step_and_stops(small, tmp_path, number)
     assert saved["global_step"] == 3
     assert saved["state_dict"]["hooks"].item() == 9
     assert [signal.getsignal(s) for s in SIGNALS] == before
+
+
+def test_under_nohup_the_end_of_the_terminal_is_ignored(small, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        callback = StopOnSignal()
+        module = small.Module(actions={1: lambda: signal.raise_signal(signal.SIGHUP)})
+        assert small.fit(tmp_path, module, callback, steps=4).global_step == 4
+        assert callback.stopped_by == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("every", "says"),
+    [
+        (2, "steps 3 to 3, made since the last checkpoint, are lost"),
+        (3, "no finished step is lost, the run is saved up to step 3"),
+    ],
+)
+def test_a_second_interrupt_says_what_is_lost(small, tmp_path, caplog, every, says):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    saver = Checkpoints(folder=str(tmp_path / "checkpoints"), every_n_steps=every)
+    caplog.set_level("INFO")
+    with pytest.raises(SystemExit):
+        small.fit(tmp_path, small.Module(actions={3: twice}), StopOnSignal(), saver, steps=50)
+    assert f"ctrl-C again ends at once: {says}" in caplog.text
+    assert f"SIGINT again: ending at once; {says}" in caplog.text
+    assert saver.store.newest() == (3 if every == 3 else 2)
 
 
 def test_a_second_interrupt_stops_at_once(small, tmp_path):

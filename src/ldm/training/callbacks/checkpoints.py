@@ -66,6 +66,9 @@ class Checkpoints(StepCallback):
         every_n_steps: interval.
         keep: how many of the newest stay.
         milestone_every: steps whose multiples stay for good; None: none do.
+
+    Attributes:
+        saved: step of the newest checkpoint that was begun; None before the first.
     """
 
     def __init__(
@@ -75,13 +78,13 @@ class Checkpoints(StepCallback):
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.store = CheckpointStore(Path(folder), keep, milestone_every)
         self.every_n_steps = every_n_steps
-        self._saved: int | None = None
+        self.saved: int | None = None
         self._background: Background | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Readies the thread."""
         super().on_train_start(trainer, pl_module)
-        self._background, self._saved = Background(), None
+        self._background, self.saved = Background(), None
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -124,7 +127,7 @@ class Checkpoints(StepCallback):
         elif trainer.is_global_zero:
             state = copied(state)
             self._background.start(lambda: self.store.save(step, state))
-        self._saved = step
+        self.saved = step
         stall = time.perf_counter() - start
         for logger in trainer.loggers:
             logger.log_metrics({"checkpoint_stall": stall}, step=step)
@@ -150,7 +153,7 @@ class Checkpoints(StepCallback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the last step, too, and waits until all is written."""
         assert self._background is not None
-        if self._saved != trainer.global_step and trainer.global_step > 0:
+        if self.saved != trainer.global_step and trainer.global_step > 0:
             self._save(trainer)
         self._background.close()
         trainer.strategy.barrier()  # what the first rank's thread has written is there for all
