@@ -103,9 +103,14 @@ TABLE = (
         trains=False,
     ),
     Row(
+        title="place of the data, such as a folder of the job's own; the data must be the same",
+        keys=("data.root", "data.shards", "data.folder", "data.embeddings"),
+        fate=Fate.ACTS,
+    ),
+    Row(
         title="which images, in which order, and all random draws",
         keys=(
-            *("seed", "data._target_", "data.root", "data.shards", "data.folder", "data.embeddings"),
+            *("seed", "data._target_"),
             *("data.image_size", "data.subset", "data.hold_out", "data.held_out_pairs", "data.backgrounds.*"),
             *("data.background_probability", "data.validation_fraction", "data.flip", "data.crop"),
             *(
@@ -209,10 +214,8 @@ def fate_of(key: str) -> Fate:
 
 def docs_table() -> str:
     """The table as Markdown."""
-    lines = ["| on resume | keys |", "|---|---|"]
-    for fate, meaning in MEANING.items():
-        rows = [
-            f"{row.title}: {', '.join(f'`{key}`' for key in row.keys)}" for row in TABLE if row.fate is fate
-        ]
-        lines.append(f"| {meaning} | {'<br>'.join(rows)} |")
+    lines = ["| what | on resume | keys |", "|---|---|---|"]
+    for row in sorted(TABLE, key=lambda row: row.fate):
+        keys = ", ".join(f"`{key}`" for key in row.keys)
+        lines.append(f"| {row.title} | {MEANING[row.fate]} | {keys} |")
     return "\n".join(lines)
