@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ldm.data.shards.index import ShardIndex, build_index, index_shard, key_of
 
@@ -118,3 +119,33 @@ def test_an_index_that_is_not_whole_is_refused(shards, tmp_path):
         about.write_text(text)
         with pytest.raises(ValueError, match=r"remove it"):
             ShardIndex.load(tmp_path / "index")
+
+
+def test_hidden_members_are_no_samples(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in (
+            "._0.jpg",
+            "0.jpg",
+            "._0.txt",
+            "0.TXT",
+            "__MACOSX/._0.jpg",
+            "./1.jpg",
+            ".b/2.jpg",
+            "./1.txt",
+        ):
+            add(tar, name, b"x" * 7)
+    _, table = index_shard(str(tmp_path / "a.tar"), 0)
+    assert table["text_size"].tolist() == [7, 7]
+    assert table["image_size"].tolist() == [7, 7]
+
+
+def test_photos_on_their_side_have_the_size_that_is_seen(tmp_path):
+    exif, out = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 8
+    Image.new("RGB", (30, 20)).save(out, "JPEG", exif=exif)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add(tar, "0.jpg", out.getvalue())
+        add(tar, "0.json", json.dumps({"width": 30, "height": 20}).encode())
+    _, table = index_shard(str(tmp_path / "a.tar"), 0)
+    for side, value in (("width", 20), ("height", 30)):
+        assert table[side].tolist() == table[f"stored_{side}"].tolist() == [value]

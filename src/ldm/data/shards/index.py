@@ -7,18 +7,19 @@ import hashlib
 import io
 import json
 import tarfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ldm.data.latents import format as latent_format
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing_folder
+from ldm.utils.folders import is_clutter
+from ldm.utils.image_files import head_of
+from ldm.utils.image_modes import UNREADABLE
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 PARTS = ("image", "text", "json")
@@ -212,7 +213,7 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, Parts]]:
     name, parts = "", Parts()
     try:
         for member in tar:
-            if not member.isfile():
+            if not member.isfile() or is_clutter(member.name):
                 continue
             folder, _, base = member.name.rpartition("/")
             first, _, extension = base.partition(".")
@@ -221,7 +222,8 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, Parts]]:
                 if name:
                     whole.append((name, parts))
                 name, parts = stem, {}
-            kind = "image" if extension.lower() in IMAGES else KINDS.get(extension)
+            extension = extension.lower()
+            kind = "image" if extension in IMAGES else KINDS.get(extension)
             content = tar.extractfile(member)
             assert content is not None
             data = content.read()
@@ -252,21 +254,21 @@ def _row(path: str, number: int, name: str, parts: Parts) -> tuple[Any, ...]:
     if not isinstance(said, dict):
         said = {}
     places = [value for part in PARTS for value in parts.get(part, (0, -1))]
-    numbers = [_number(said, names) for names in FIELDS.values()]
+    numbers = {column: _number(said, names) for column, names in FIELDS.items()}
+    height, width = stored = parts.get("stored", (0, 0))
+    if (numbers["width"], numbers["height"]) == (height, width):  # of a photo before it was made upright
+        numbers |= {"width": width, "height": height}
     words = [str(next((said[n] for n in names if said.get(n)), "")).encode()[:12] for names in WORDS.values()]
     key = parts.get("key", key_of(path, name))
-    return (key, number, *places, *numbers, *words, *parts.get("stored", (0, 0)))
+    return (key, number, *places, *numbers.values(), *words, *stored)
 
 
 def _size_of(data: bytes) -> tuple[int, int]:
-    """Height and width by the head of an image file; zeros if it is none."""
+    """Height and width of the upright image by the head of its file; zeros if it is none."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            width, height = Image.open(io.BytesIO(data)).size
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, Image.DecompressionBombError):
+        return head_of(data).size
+    except UNREADABLE:
         return 0, 0
-    return height, width
 
 
 def _of_latent(data: bytes) -> Parts:

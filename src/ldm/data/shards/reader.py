@@ -10,6 +10,19 @@ import numpy as np
 from ldm.data.decode import BadSample, Decoded, Size, crop_of, cropped, decode
 from ldm.data.shards.files import ShardFiles
 from ldm.data.shards.index import PARTS
+from ldm.utils.errors import UserError
+from ldm.utils.text_files import caption_of
+
+
+def shard_caption(data: bytes) -> str:
+    """The caption in the text part of a sample.
+
+    Raises: BadSample for another encoding than Unicode.
+    """
+    try:
+        return caption_of(data, "caption")
+    except UserError as error:
+        raise BadSample("caption is no Unicode text") from error
 
 
 class SampleReader:
@@ -55,7 +68,7 @@ class SampleReader:
         """
         text = None
         if self.field == "txt":
-            text = (self.part(row, "text") or b"").decode(errors="replace").strip()
+            text = shard_caption(self.part(row, "text") or b"")
         for name in (self.field if self.field != "txt" else None, self.fallback):
             if not text and name is not None:
                 text = str(self._said(row).get(name) or "").strip()
