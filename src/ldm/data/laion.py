@@ -34,7 +34,7 @@ class LaionData(ShardData):
     global batch have the size of its bucket, see `ldm.data.shards.buckets.BucketPlan`.
 
     Args:
-        shards: paths or URLs, with braces and, for local files, wildcards; one or several.
+        shards: paths or URLs, with braces and wildcards (`*`, `**`); one or several.
         batch_size: global batch size.
         image_size: height and width; with buckets only of `training_images`.
         seed: of order, crops and flips.
@@ -49,11 +49,13 @@ class LaionData(ShardData):
         fallback: field of the json that is taken if there is none; None: the sample is bad.
         crop: "centre" or "random".
         flip: probability of a mirror image.
-        max_bad_fraction: the run stops past this share of bad samples.
+        max_bad_fraction: the run stops past this share of bad samples, or of shards that hold none.
         max_pixels: larger images are bad.
         cache: folder for copies of remote shards.
         cache_gigabytes: its size, at most.
         bad_samples: file to which bad samples are written, a line of json each; None for none.
+        digest: by which the index knows its shards: "headers", compared where the time of change differs, or
+            "content", always compared.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class LaionData(ShardData):
         cache: str | None = None,
         cache_gigabytes: float = 100.0,
         bad_samples: str | None = None,
+        digest: str = "headers",
     ) -> None:
         super().__init__(
             buckets=buckets,
@@ -93,6 +96,7 @@ class LaionData(ShardData):
             cache=cache,
             cache_gigabytes=cache_gigabytes,
             bad_samples=bad_samples,
+            digest=digest,
         )
         self.shards, self.caption, self.fallback = shards, caption, fallback
         self.crop, self.flip, self.max_pixels = check_crop(crop), check_fraction("flip", flip), max_pixels
@@ -117,6 +121,10 @@ class LaionData(ShardData):
         Raises: BadSample.
         """
         return self.reader.image(row, size), self.reader.caption(row)
+
+    def try_row(self, row: int) -> None:
+        """Reads a row of the index; raises BadSample if it cannot be used."""
+        self.read(row, self.sizes[0])
 
     def gathered(self, places: np.ndarray, visits: Tensor, size: Size, among: np.ndarray) -> Batch:
         """The samples at places among those used, each replaced, if need be, by another of `among`."""

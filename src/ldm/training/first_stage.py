@@ -105,6 +105,8 @@ def train_autoencoder(
     if initial is not None and config["task"] is None:
         module.start_from(initial.components["autoencoder"])
     data = construct(stage["data"], "first_stage.data")
+    if hasattr(data, "check_usable"):
+        data.check_usable()
     own = config | {"trainer": trainer_of(stage, config["trainer"])}
     fit(module, data, moved(own, directory / "autoencoder"), summary)
     statistics = module.latent_statistics(data.training_images(), stage["whitening"])

@@ -7,8 +7,8 @@ import pytest
 from ldm.data.decode import BadSample
 from ldm.data.laion import LaionData
 from ldm.data.shards.files import ShardFiles
-from ldm.data.shards.index import build_index
 from ldm.data.shards.reader import SampleReader, shard_caption
+from ldm.data.shards.scan import build_index
 
 
 def test_a_fallback_is_taken_where_there_is_no_caption(making, tmp_path):

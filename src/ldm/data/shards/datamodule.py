@@ -23,11 +23,20 @@ from ldm.data.shards.filters import Filters
 from ldm.data.shards.index import ShardIndex
 from ldm.data.shards.index_lock import shared_index
 from ldm.data.shards.reader import SampleReader
+from ldm.data.shards.usable import check_captions, check_images, check_shards, check_some
 from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 TRIES = 100
+DIGESTS = ("headers", "content")
 T = TypeVar("T")
+
+
+def check_digest(value: str) -> str:
+    """The value, if it names a digest by which an index knows its shards; else a ValueError."""
+    if value not in DIGESTS:
+        raise ValueError(f"digest must be one of {DIGESTS}, got {value!r}")
+    return value
 
 
 class ShardData(OrderedData):
@@ -56,11 +65,13 @@ class ShardData(OrderedData):
         cache: str | None,
         cache_gigabytes: float,
         bad_samples: str | None,
+        digest: str,
     ) -> None:
         super().__init__(batch_size=batch_size, image_size=image_size, seed=seed, num_workers=num_workers)
         self.sizes: list[Size] = [(image_size, image_size)] if buckets is None else checked_sizes(buckets)
         self.bucketed = buckets is not None
         self.filters, self.lanes, self.window = filters or Filters(), lanes, window
+        self.digest = check_digest(digest)
         self.cache_bytes = int(cache_gigabytes * 1e9)
         self.index_folder, self.cache, log_path = (
             Path(p) if p is not None else None for p in (index, cache, bad_samples)
@@ -86,7 +97,7 @@ class ShardData(OrderedData):
     @cached_property
     def index(self) -> ShardIndex:
         """The index of the shards, read or made."""
-        return shared_index(*self.places())
+        return shared_index(*self.places(), digest=self.digest)
 
     def places(self) -> tuple[list[str], Path | None]:
         """Paths of the shards and the folder of their index, which may not be there yet."""
@@ -100,12 +111,26 @@ class ShardData(OrderedData):
     def kept(self) -> Int64[np.ndarray, " n"]:
         """Rows of the index that are used."""
         samples = self.index.samples
+        check_shards(self.index.shards, self.bad_samples.max_bad_fraction)
+        check_images(self.index)
         kept = np.flatnonzero(self.filters(samples) & (samples["image_size"] > 0))
         log.info("%d of %d samples are used", len(kept), len(samples))
-        for shard in self.index.shards:
-            if shard.damage:
-                log.warning("%s: %s; %d samples before it", shard.path, shard.damage, shard.samples)
+        if not len(kept):
+            raise UserError(f"no sample is left to train on: data.filters leave none of {len(samples)}")
         return kept
+
+    def check_usable(self) -> None:
+        """Makes sure that there is something to train on.
+
+        Raises: ValueError with the reason and the key to set.
+        """
+        rows = self.kept
+        check_captions(self.index, rows, self.reader.field, self.reader.fallback, self.reader)
+        check_some(rows, self.try_row)
+
+    def try_row(self, row: int) -> None:
+        """Reads a row of the index; raises BadSample if it cannot be used."""
+        raise UserError(f"{type(self).__name__} does not define try_row")
 
     def buckets_of(self, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Bucket of each of some rows of the index."""

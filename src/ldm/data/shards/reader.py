@@ -49,7 +49,8 @@ class SampleReader:
         size = int(sample[f"{part}_size"])
         if size < 0:
             return None
-        return self.files.read(int(sample["shard"]), int(sample[f"{part}_offset"]), size)
+        offset, header = int(sample[f"{part}_offset"]), int(sample[f"{part}_header"])
+        return self.files.read(int(sample["shard"]), offset, size, header)
 
     def image(self, row: int, target: Size) -> Decoded:
         """The decoded image, large enough for a height and width.
