@@ -7,10 +7,12 @@ from torch import Tensor
 
 from ldm.data.batch import Batch, check_fraction, to_float
 from ldm.data.decode import Decoded, Size, crop_of, cropped
+from ldm.data.shards.bad_samples import BadSamples
 from ldm.data.shards.buckets import Buckets
 from ldm.data.shards.datamodule import ShardData
 from ldm.data.shards.files import ShardFiles, expand
 from ldm.data.shards.filters import Filters
+from ldm.data.shards.index_lock import Digest
 from ldm.data.shards.reader import SampleReader
 from ldm.diffusion import random
 
@@ -80,7 +82,7 @@ class LaionData(ShardData):
         cache: str | None = None,
         cache_gigabytes: float = 100.0,
         bad_samples: str | None = None,
-        digest: str = "headers",
+        digest: Digest = "headers",
     ) -> None:
         super().__init__(
             buckets=buckets,
@@ -92,13 +94,11 @@ class LaionData(ShardData):
             filters=filters,
             lanes=lanes,
             window=window,
-            max_bad_fraction=max_bad_fraction,
             cache=cache,
             cache_gigabytes=cache_gigabytes,
-            bad_samples=bad_samples,
-            digest=digest,
+            bad_samples=BadSamples(bad_samples, max_bad_fraction),
         )
-        self.shards, self.caption, self.fallback = shards, caption, fallback
+        self.shards, self.caption, self.fallback, self.digest = shards, caption, fallback, digest
         self.crop, self.flip, self.max_pixels = check_crop(crop), check_fraction("flip", flip), max_pixels
 
     def paths(self) -> list[str]:

@@ -13,11 +13,13 @@ from ldm.data.batch import Batch
 from ldm.data.decode import Size, crop_of
 from ldm.data.latents.format import unpack
 from ldm.data.latents.manifest import check_nets, read_manifest, read_reference
+from ldm.data.shards.bad_samples import BadSamples
 from ldm.data.shards.buckets import Buckets
 from ldm.data.shards.datamodule import ShardData
 from ldm.data.shards.files import ShardFiles
 from ldm.data.shards.filters import Filters
 from ldm.data.shards.index import ShardIndex
+from ldm.data.shards.index_lock import Digest
 from ldm.data.shards.reader import SampleReader
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.protocols import TextEncoder
@@ -70,7 +72,7 @@ class LatentData(ShardData):
         cache: str | None = None,
         cache_gigabytes: float = 100.0,
         bad_samples: str | None = None,
-        digest: str = "headers",
+        digest: Digest = "headers",
     ) -> None:
         super().__init__(
             buckets=buckets,
@@ -82,12 +84,11 @@ class LatentData(ShardData):
             filters=filters,
             lanes=lanes,
             window=window,
-            max_bad_fraction=max_bad_fraction,
             cache=cache,
             cache_gigabytes=cache_gigabytes,
-            bad_samples=bad_samples,
-            digest=digest,
+            bad_samples=BadSamples(bad_samples, max_bad_fraction),
         )
+        self.digest = digest
         self.folder = folder if "://" in folder else str(Path(folder).resolve())
         self.manifest = read_manifest(self.folder)
         self._check_sizes()

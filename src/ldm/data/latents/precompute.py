@@ -177,7 +177,6 @@ def precompute(
             continue
         first, last = np.searchsorted(shard_of, [number, number + 1])
         chunks = Chunks(data, data.kept[first:last], AHEAD * batch_size)
-        path.parent.mkdir(parents=True, exist_ok=True)  # of shards in several folders
         _write(path, chunks, encoder, manifest.key, batch_size)
         made += 1
     return made
@@ -194,6 +193,7 @@ def _write(path: Path, chunks: Chunks, encoder: Encoder, key: str, batch_size: i
     """Writes a shard and logs the number of its latents."""
     from webdataset import TarWriter
 
+    path.parent.mkdir(parents=True, exist_ok=True)  # of image shards in several folders
     data, count, good, start = chunks.data, 0, 0, time.perf_counter()
     loader = DataLoader(chunks, batch_size=None, num_workers=data.num_workers, collate_fn=_same)
     with replacing(path) as temporary, TarWriter(str(temporary), encoder=False, mtime=0) as writer:

@@ -14,29 +14,21 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ldm.data.batch import Batch, OrderedData, check_fraction
+from ldm.data.batch import Batch, OrderedData
 from ldm.data.decode import BadSample, Size
 from ldm.data.shards.bad_samples import BadSamples
 from ldm.data.shards.buckets import BucketPlan, Buckets, checked_sizes, nearest_bucket
 from ldm.data.shards.files import ShardFiles
 from ldm.data.shards.filters import Filters
 from ldm.data.shards.index import ShardIndex
-from ldm.data.shards.index_lock import shared_index
+from ldm.data.shards.index_lock import Digest, shared_index
 from ldm.data.shards.reader import SampleReader
 from ldm.data.shards.usable import check_captions, check_images, check_shards, check_some
 from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 TRIES = 100
-DIGESTS = ("headers", "content")
 T = TypeVar("T")
-
-
-def check_digest(value: str) -> str:
-    """The value, if it names a digest by which an index knows its shards; else a ValueError."""
-    if value not in DIGESTS:
-        raise ValueError(f"digest must be one of {DIGESTS}, got {value!r}")
-    return value
 
 
 class ShardData(OrderedData):
@@ -48,6 +40,8 @@ class ShardData(OrderedData):
     Args:
         buckets and others: see `ldm.data.laion.LaionData`.
     """
+
+    digest: Digest = "headers"
 
     def __init__(
         self,
@@ -61,22 +55,17 @@ class ShardData(OrderedData):
         filters: Filters | None,
         lanes: int,
         window: int,
-        max_bad_fraction: float,
         cache: str | None,
         cache_gigabytes: float,
-        bad_samples: str | None,
-        digest: str,
+        bad_samples: BadSamples,
     ) -> None:
         super().__init__(batch_size=batch_size, image_size=image_size, seed=seed, num_workers=num_workers)
         self.sizes: list[Size] = [(image_size, image_size)] if buckets is None else checked_sizes(buckets)
         self.bucketed = buckets is not None
         self.filters, self.lanes, self.window = filters or Filters(), lanes, window
-        self.digest = check_digest(digest)
         self.cache_bytes = int(cache_gigabytes * 1e9)
-        self.index_folder, self.cache, log_path = (
-            Path(p) if p is not None else None for p in (index, cache, bad_samples)
-        )
-        self.bad_samples = BadSamples(log_path, check_fraction("max_bad_fraction", max_bad_fraction))
+        self.index_folder, self.cache = (Path(p) if p is not None else None for p in (index, cache))
+        self.bad_samples = bad_samples
 
     # What a data set defines.
 

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from ldm.data.shards.index import OldIndex, Shard, ShardIndex
 from ldm.data.shards.scan import build_index, content_digest, headers_digest, state_of
@@ -15,10 +16,12 @@ from ldm.utils.errors import UserError
 log = logging.getLogger(__name__)
 PATIENCE = 900.0
 PAUSE = 0.2
+Digest = Literal["headers", "content"]
+"""By which an index knows its shards."""
 
 
 def shared_index(
-    paths: Sequence[str], folder: Path | None, patience: float = PATIENCE, digest: str = "headers"
+    paths: Sequence[str], folder: Path | None, patience: float = PATIENCE, digest: Digest = "headers"
 ) -> ShardIndex:
     """The index in a folder, made there by the first process that asks for it.
 
@@ -36,6 +39,8 @@ def shared_index(
 
     Raises: ValueError if the index there is of other shards or cannot be used.
     """
+    if digest not in get_args(Digest):
+        raise UserError(f"digest must be one of {', '.join(get_args(Digest))}, got {digest!r}")
     if folder is None:
         return build_index(paths)
     lock = _Lock(folder.with_name(f"{folder.name}.lock"), patience)
@@ -51,7 +56,7 @@ def shared_index(
             return build_index(paths, None, found, changed) if found is not None else build_index(paths)
 
 
-def changed_since(shard: Shard, digest: str) -> bool:
+def changed_since(shard: Shard, digest: Digest) -> bool:
     """True if a shard is not what it was when it was indexed; remote ones are looked at when they are copied.
 
     Args:
@@ -72,7 +77,7 @@ class _NotKept(Exception):
     """The folder cannot be written."""
 
 
-def _stored(paths: Sequence[str], folder: Path, digest: str) -> tuple[ShardIndex | None, list[int]]:
+def _stored(paths: Sequence[str], folder: Path, digest: Digest) -> tuple[ShardIndex | None, list[int]]:
     """The index in a folder and the numbers of shards that have changed since; None if there is none."""
     if not folder.is_dir():
         return None, []
@@ -86,7 +91,7 @@ def _stored(paths: Sequence[str], folder: Path, digest: str) -> tuple[ShardIndex
     return found, [number for number, shard in enumerate(found.shards) if changed_since(shard, digest)]
 
 
-def _make(paths: Sequence[str], folder: Path, lock: "_Lock", digest: str) -> ShardIndex | None:
+def _make(paths: Sequence[str], folder: Path, lock: "_Lock", digest: Digest) -> ShardIndex | None:
     """The index, made here and kept in the folder; None if another process is at work."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
