@@ -131,3 +131,14 @@ def test_the_library_is_asked_for_where_it_is_missing(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert main(["hf", "dataset=saved", "output=s"]) == 2
     assert "pip install 'ldm[hf]'" in capsys.readouterr().err
+
+
+def test_the_command_reads_an_imagefolder_with_metadata():
+    Path("d/train").mkdir(parents=True)
+    names = ["a.png", "b.jpg"]
+    for i, name in enumerate(names):
+        Path("d/train", name).write_bytes(file_of(i, "JPEG" if name == "b.jpg" else "PNG"))
+    lines = [f'{{"file_name": "{name}", "title": "red {i}", "by": "me"}}' for i, name in enumerate(names)]
+    Path("d/train/metadata.jsonl").write_text("\n".join(lines))
+    assert main(["hf", "dataset=d", "caption_column=title", "output=shards"]) == 0
+    assert set(read_back(2)) == {"red 0", "red 1"}

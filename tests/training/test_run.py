@@ -1,9 +1,11 @@
 """A run on a plain dict; runs from the command line are in cli/test_train.py."""
 
 import inspect
+import io
 import json
 import subprocess
 import sys
+import tarfile
 from unittest.mock import Mock
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 
 from ldm.cli.compose import compose
 from ldm.training.latent_diffusion import LatentDiffusion
-from ldm.training.run import facts
+from ldm.training.run import facts, run
 
 SHORT = ["experiment=tiny", "threads=1", "trainer.max_steps=2", "first_stage.max_steps=2"]
 SHORT += ["sampling.num_inference_steps=1", "~callbacks.validation", "prompts=[red circle]"]
@@ -85,3 +87,22 @@ def test_the_function_is_public_whether_or_not_its_module_was_imported():
     from ldm.training import run
 
     assert inspect.isfunction(run)
+
+
+@pytest.mark.parametrize("stage", ["data", "first_stage.data"])
+def test_data_without_a_caption_are_refused_before_the_first_stage_is_trained(stage, tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, data in (("0.jpg", b"image"), ("0.json", b'{"caption": "a cat"}')):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    config = compose("train", [*SHORT, f"paths.run={tmp_path}/run"])
+    shards = {"_target_": "ldm.data.laion.LaionData", "shards": f"{tmp_path}/0.tar", "image_size": 16}
+    node = shards | {"batch_size": 8}
+    if stage == "data":
+        config["data"] = node
+    else:
+        config["first_stage"]["data"] = node
+    monkeypatch.setattr("ldm.training.first_stage.fit", Mock(side_effect=AssertionError("trained")))
+    with pytest.raises(ValueError, match=r"none of 1 samples has a caption .*set data\.caption=caption"):
+        run(config, tmp_path / "run")

@@ -3,7 +3,7 @@ import codecs
 import pytest
 
 from ldm.utils.errors import UserError
-from ldm.utils.text_files import lines_of, read_text
+from ldm.utils.text_files import caption_of, lines_of, read_text
 
 TEXT = "naïve café 🎉\r\nzweite Zeile\n"
 
@@ -47,3 +47,11 @@ def test_lines_end_where_editors_end_them():
     assert lines_of("") == []
     inside = "a\u2028b\u2029c\x0bd\x0ce\x1cf\x1dg\x1eh\x85i"
     assert lines_of(f"{inside}\n") == [inside]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_a_caption_is_the_same_from_every_editor(encoding, ending):
+    assert caption_of(f" naïve{ending}café {ending}".encode(encoding), "a.txt") == "naïve\ncafé"
+    with pytest.raises(UserError, match=r"a\.txt is no UTF-8 text"):
+        caption_of("café".encode("cp1252"), "a.txt")

@@ -27,6 +27,7 @@ OTHERS = {
     b"RIFF": "a WebP image or sound",
     b"%PDF": "a PDF document",
 }
+BLANK = b"\xef\xbb\xbf \t\r\n"
 PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
@@ -51,15 +52,27 @@ def kind_of(path: Path) -> str:
     return SAFETENSORS if path.suffix == ".safetensors" else TORCH
 
 
-def _foreign(head: bytes) -> str | None:
-    """Content of a file that holds no weights that can be read, with the remedy; None for other files."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+def stand_in(head: bytes) -> str | None:
+    """Content of a file that stands in for another or wraps it, with the remedy; None for other files.
+
+    Args:
+        head: its first bytes.
+    """
+    text = head.lstrip(BLANK)
     if text.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the weights themselves: fetch them with `git lfs pull`"
+        return "a git-lfs pointer, not the file itself: fetch it with `git lfs pull`"
     if text.lower().startswith(PAGES):
-        return "a web page (HTML), not weights: download it again, logged in if the site asks for it"
+        return "a web page (HTML): download the file again, logged in if the site asks for it"
     if packed := next((name for magic, name in PACKED.items() if head.startswith(magic)), None):
         return f"packed with {packed}: unpack it first"
+    return None
+
+
+def _foreign(head: bytes) -> str | None:
+    """Content of a file that holds no weights that can be read, with the remedy; None for other files."""
+    if found := stand_in(head):
+        return found
+    text = head.lstrip(BLANK)
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it first"
     if other := next((name for magic, name in OTHERS.items() if head.startswith(magic)), None):

@@ -48,14 +48,14 @@ def index(config: Config) -> None:
     data, start = construct(config["data"], "data"), time.perf_counter()
     if not isinstance(data, ShardData):
         raise UserError("data: only tar shards have an index (data=laion data.shards=...)")
-    found = data.index
+    found, used = data.index, len(data.kept)
     size = sum(shard.size for shard in found.shards) / 1e9
     seconds = time.perf_counter() - start
     print(f"{len(found.samples):,} samples in {len(found.shards)} shards, {size:.2f} GB, {seconds:.1f} s")
-    print(f"{len(data.kept):,} of them pass the filters")
+    print(f"{used:,} of them pass the filters")
     for shard in found.shards:
         if shard.damage:
-            print(f"{shard.path}: {shard.damage}; {shard.samples} samples before it")
+            print(f"{shard.path} {shard.damage}; {shard.samples} samples are used")
 
 
 def bench(config: Config) -> None:

@@ -145,6 +145,9 @@ class OrderedData(pl.LightningDataModule):
         """At most `limit` samples never trained on; trained ones of a data set that holds none out."""
         raise UserError(f"{type(self).__name__} does not define validation_samples")
 
+    def check_usable(self) -> None:
+        """Makes sure that there is something to train on; called before any stage is trained."""
+
     def validation_images(self) -> Float[Tensor, "n 3 h w"]:
         """Images never trained on; the training images of a data set that holds none out."""
         return self.training_images(256)
@@ -174,6 +177,13 @@ class MemoryData(OrderedData):
     def training_keys(self) -> Int64[Tensor, " n"]:
         """Keys of the training samples; keys index the data set."""
         raise UserError(f"{type(self).__name__} does not define training_keys")
+
+    def check_usable(self) -> None:
+        """Reads the data set.
+
+        Raises: ValueError or FileNotFoundError if there is nothing to train on.
+        """
+        self.training_keys()
 
     def get(self, key: Int64[Tensor, " b"], visit: int) -> Samples:
         """The samples with these keys at their visit-th time."""

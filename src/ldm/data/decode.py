@@ -1,7 +1,5 @@
 """From the bytes of an image to the pixels of a crop of it, and where in the image the crop lies."""
 
-import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +8,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch.nn import functional as F
 
-Size = tuple[int, int]  # height, width
+from ldm.utils.image_files import Size, TooManyPixels, read_image
+from ldm.utils.image_modes import UNREADABLE
+
 WASTE = 4  # pixels resized for one that is used, at most
 REDUCTION = 6.0  # past which Pillow first takes means of blocks of pixels
 
@@ -21,11 +21,11 @@ class BadSample(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """An image and the size it is stored in, which the DCT's scaling may have made smaller.
+    """An upright image and its whole size, which the DCT's scaling may have made smaller.
 
     Args:
         image: RGB pixels.
-        size: height and width before any scaling.
+        size: height and width of the upright image before any scaling.
     """
 
     image: Image.Image
@@ -50,7 +50,7 @@ class Crop:
 
 
 def decode(data: bytes, target: Size, max_pixels: int) -> Decoded:
-    """An RGB image; JPEGs are decoded at the smallest scale of the DCT that covers the target.
+    """An RGB image as `read_image` reads it, decoded no larger than it takes to cover the target.
 
     Args:
         data: of a file.
@@ -60,26 +60,14 @@ def decode(data: bytes, target: Size, max_pixels: int) -> Decoded:
     Raises: BadSample naming the cause.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
-            size = (image.height, image.width)
-            if image.width * image.height > max_pixels:
-                raise BadSample("too many pixels")
-            if min(size) < 2:
-                raise BadSample("absurd size")
-            scale = max(target[0] / size[0], target[1] / size[1])
-            if scale < 1:  # draft takes the smallest scale at which neither side is below what it is given
-                width, height = (
-                    max(int(n * scale), t) for n, t in zip(size[::-1], target[::-1], strict=True)
-                )
-                image.draft("RGB", (width, height))
-            image.load()
-            return Decoded(image=image if image.mode == "RGB" else image.convert("RGB"), size=size)
-    except Image.DecompressionBombError as error:
+        image, size = read_image(data, cover=target, max_pixels=max_pixels)
+    except TooManyPixels as error:
         raise BadSample("too many pixels") from error
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError) as error:
+    except UNREADABLE as error:
         raise BadSample("damaged image") from error
+    if min(size) < 2:
+        raise BadSample("absurd size")
+    return Decoded(image=image, size=size)
 
 
 def crop_of(size: Size, target: Size, share: tuple[float, float], mirrored: bool = False) -> Crop:

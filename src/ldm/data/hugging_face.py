@@ -1,17 +1,14 @@
 """Samples of a Hugging Face dataset: from the hub, a file or folder, or a folder of `save_to_disk`."""
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ldm.data.decode import BadSample, decode
-from ldm.data.shards.index import IMAGES
-from ldm.data.shards.writer import Sample, encoded
+from ldm.data.shards.writer import Sample, of_bytes
 from ldm.utils.errors import UserError
+from ldm.utils.text_files import lines_of
 
 MAX_PIXELS = 10**9
 READERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv", ".arrow": "arrow"}
@@ -91,7 +88,7 @@ def _captions(feature: Any, column: str) -> Callable[[Any], str]:
         if names:
             known = isinstance(value, int) and 0 <= value < len(names)  # -1 stands for none
             value = names[value] if known else None
-        text = str(value or "").strip()
+        text = "\n".join(lines_of(str(value or ""))).strip()
         if not text:
             raise BadSample("no caption")
         return text
@@ -119,10 +116,5 @@ def _file(value: Any, column: str) -> bytes:
 
 def _sample(data: bytes, caption: str) -> Sample:
     """A sample of an image file that can be decoded."""
-    decoded = decode(data, (8, 8), MAX_PIXELS)
-    with Image.open(io.BytesIO(data)) as image:
-        extension = (image.format or "").lower().replace("jpeg", "jpg")
-        if extension not in IMAGES:
-            return encoded(image.convert("RGB"), caption)
-    height, width = decoded.size
-    return Sample(data, extension, caption, {"width": width, "height": height})
+    decode(data, (8, 8), MAX_PIXELS)
+    return of_bytes(data, caption)

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from ldm.data.batch import Batch, check_fraction, to_float
 from ldm.data.decode import Decoded, Size, crop_of, cropped
+from ldm.data.shards.bad_samples import BadSamples
 from ldm.data.shards.buckets import Buckets
 from ldm.data.shards.datamodule import ShardData
 from ldm.data.shards.files import ShardFiles, expand
 from ldm.data.shards.filters import Filters
+from ldm.data.shards.index_lock import Digest
 from ldm.data.shards.reader import SampleReader
 from ldm.diffusion import random
 
@@ -34,7 +36,7 @@ class LaionData(ShardData):
     global batch have the size of its bucket, see `ldm.data.shards.buckets.BucketPlan`.
 
     Args:
-        shards: paths or URLs, with braces and, for local files, wildcards; one or several.
+        shards: paths or URLs, with braces and wildcards (`*`, `**`); one or several.
         batch_size: global batch size.
         image_size: height and width; with buckets only of `training_images`.
         seed: of order, crops and flips.
@@ -49,11 +51,13 @@ class LaionData(ShardData):
         fallback: field of the json that is taken if there is none; None: the sample is bad.
         crop: "centre" or "random".
         flip: probability of a mirror image.
-        max_bad_fraction: the run stops past this share of bad samples.
+        max_bad_fraction: the run stops past this share of bad samples, or of shards that hold none.
         max_pixels: larger images are bad.
         cache: folder for copies of remote shards.
         cache_gigabytes: its size, at most.
         bad_samples: file to which bad samples are written, a line of json each; None for none.
+        digest: by which the index knows its shards: "headers", compared where the time of change differs, or
+            "content", always compared.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class LaionData(ShardData):
         cache: str | None = None,
         cache_gigabytes: float = 100.0,
         bad_samples: str | None = None,
+        digest: Digest = "headers",
     ) -> None:
         super().__init__(
             buckets=buckets,
@@ -89,12 +94,11 @@ class LaionData(ShardData):
             filters=filters,
             lanes=lanes,
             window=window,
-            max_bad_fraction=max_bad_fraction,
             cache=cache,
             cache_gigabytes=cache_gigabytes,
-            bad_samples=bad_samples,
+            bad_samples=BadSamples(bad_samples, max_bad_fraction),
         )
-        self.shards, self.caption, self.fallback = shards, caption, fallback
+        self.shards, self.caption, self.fallback, self.digest = shards, caption, fallback, digest
         self.crop, self.flip, self.max_pixels = check_crop(crop), check_fraction("flip", flip), max_pixels
 
     def paths(self) -> list[str]:
@@ -117,6 +121,10 @@ class LaionData(ShardData):
         Raises: BadSample.
         """
         return self.reader.image(row, size), self.reader.caption(row)
+
+    def try_row(self, row: int) -> None:
+        """Reads a row of the index; raises BadSample if it cannot be used."""
+        self.read(row, self.sizes[0])
 
     def gathered(self, places: np.ndarray, visits: Tensor, size: Size, among: np.ndarray) -> Batch:
         """The samples at places among those used, each replaced, if need be, by another of `among`."""

@@ -133,6 +133,7 @@ def about_data(data: Any, stage: Stage) -> list[str]:
             )
         if folder is None or not folder.is_dir():
             return [*lines, "no index yet: it is built when the training starts, or by ldm-data index"]
+        data.check_usable()
         count = len(data.kept)
     else:
         lines, count = [], len(data.training_keys())

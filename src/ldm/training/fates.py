@@ -85,7 +85,8 @@ TABLE = (
         keys=(
             *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy.*"),
             "trainer._target_",
-            *("data.num_workers", "data.cache", "data.cache_gigabytes", "data.index", "data.bad_samples"),
+            *("data.num_workers", "data.cache", "data.cache_gigabytes", "data.index", "data.digest"),
+            "data.bad_samples",
             *("data.max_bad_fraction", "data.max_pixels", "data.download", "task.cache_latents"),
             *("task.activation_checkpointing", "task.compile"),
         ),

@@ -141,6 +141,8 @@ def train_autoencoder(
     if initial is not None and config["task"] is None:
         module.start_from(initial.components["autoencoder"])
     data = construct(stage["data"], "first_stage.data")
+    if hasattr(data, "check_usable"):
+        data.check_usable()
     own = config | {"trainer": trainer_of(stage, config["trainer"])}
     module.run = to_yaml(config)
     start = starting_point(config["resume"], directory / "autoencoder")

@@ -112,6 +112,8 @@ def checked_data(config: dict[str, Any], initial: LoadedModel | None) -> Any:
     check_readable(model_config(config, complete(config["autoencoder"])))
     construct(config["task"], "task", autoencoder=nn.Identity())  # its nets are built when training starts
     data = construct(config["data"], "data")
+    if hasattr(data, "check_usable"):
+        data.check_usable()
     with torch.device("meta"):
         text_encoder = construct(config["text_encoder"], "text_encoder")()
     if initial is None:

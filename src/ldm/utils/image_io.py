@@ -1,7 +1,6 @@
 """Images in and out."""
 
 import os
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,11 +14,11 @@ from torch.nn import functional as F
 
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing
-from ldm.utils.image_modes import flattened
+from ldm.utils.image_files import read_image
+from ldm.utils.image_modes import UNREADABLE, flattened
 
 LABEL_WIDTH, LABEL_HEIGHT, LABEL_LINES = 96, 13, 2  # pixels: least width of a labelled image, line height
 COLUMNS = 8  # of several images in one file
-UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error)  # of PIL
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -39,14 +38,13 @@ def load_image(
     """
     if isinstance(source, Image.Image):
         image = flattened(source, mode)
+        image = image.copy() if image is source else image
     elif not Path(source).is_file():
         raise FileNotFoundError(f"no image at {source}")
     else:
         try:
-            with Image.open(source) as opened:
-                opened.load()
-                image = flattened(opened, mode)
-        except (*UNREADABLE, Image.DecompressionBombError) as error:
+            image, _ = read_image(Path(source), mode)
+        except UNREADABLE as error:
             raise UserError(f"{source} cannot be read as an image: {error}") from error
     if size is None:
         return image

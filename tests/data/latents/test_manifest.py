@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from ldm.data.laion import LaionData
 from ldm.data.latents.precompute import precompute
 from ldm.data.shards.filters import Filters
 from ldm.models.text_encoder import TinyTextEncoder
@@ -83,14 +82,6 @@ def test_a_changed_latents_json_is_noticed(making, folder):
     path.write_text(path.read_text().replace('"image_size": 16', '"image_size": 32'))
     with pytest.raises(ValueError, match=r"latents.json cannot be used: it was changed by hand"):
         making.latents(folder, image_size=32)
-
-
-def test_shards_of_the_same_name_are_refused(making, images, tmp_path):
-    (tmp_path / "more").mkdir()
-    making.write(tmp_path / "more" / "00001.tar", 40, 3)
-    source = LaionData(shards=[f"{images}/*.tar", f"{tmp_path}/more/*.tar"], batch_size=8, image_size=16)
-    with pytest.raises(ValueError, match=r"got 2 of 00001.tar"):
-        precompute(source, making.encoder(), tmp_path / "latents")
 
 
 @pytest.mark.parametrize("options", [{"crop": "random"}, {"flip": 0.5}])

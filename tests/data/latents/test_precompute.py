@@ -7,6 +7,8 @@ from functools import partial
 import pytest
 import torch
 
+from ldm.data.laion import LaionData
+from ldm.data.latents.datamodule import LatentData
 from ldm.data.latents.format import pack
 from ldm.data.latents.precompute import finish, in_turn, precompute
 from ldm.data.shards.filters import Filters
@@ -39,6 +41,24 @@ def test_batches_are_those_of_the_images(making, options, images, tmp_path):
     assert found.captions() == source.captions()
     if "buckets" not in options:
         assert found.validation_samples(9)["caption"] == source.validation_samples(9)["caption"]
+
+
+def test_equal_names_in_two_folders_are_two_shards_of_different_samples(making, tmp_path):
+    for name, first in (("a", 0), ("b", 4)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        making.write(tmp_path / "images" / name / "0.tar", first, 4, sizes=[(16, 16)])
+        making.write(tmp_path / "images" / name / "1.tar", 0, 4, sizes=[(16, 16)])  # of the same names
+    options = {"batch_size": 8, "image_size": 16}
+    source = LaionData(shards=f"{tmp_path}/images/*/*.tar", **options)
+    assert len(set(source.training_keys().tolist())) == 16
+    folder = tmp_path / "latents"
+    assert precompute(source, making.encoder(), folder, batch_size=4) == 4
+    assert precompute(source, making.encoder(), folder, batch_size=4) == 0
+    found = LatentData(folder=str(folder), **options)
+    for step in range(3):
+        mine, theirs = found.batch(step), source.batch(step)
+        assert torch.equal(mine["key"], theirs["key"])
+        assert torch.equal(mine["mean"], theirs["image"])
 
 
 @pytest.mark.parametrize(("dtype", "precision"), [("fp32", 0.0), ("fp16", 2**-11), ("bf16", 2**-8)])

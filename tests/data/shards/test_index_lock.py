@@ -1,18 +1,22 @@
 """Several processes, one index: one of them makes it."""
 
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from ldm.data.shards.index import ShardIndex
-from ldm.data.shards.index_lock import shared_index
+from ldm.data.shards.index_lock import changed_since, shared_index
 from ldm.data.shards.writer import Sample, write_shards
+from ldm.utils.lock import Lock
 
 RANK = """
 import logging, sys, time
@@ -119,3 +123,74 @@ def test_the_stored_size_is_that_of_the_file(tmp_path):
     assert table["stored_width"].tolist() == [20, 0]
     assert table["width"].tolist() == [999.0, 999.0]
     assert len(ShardIndex.load(tmp_path / "index").samples) == 2
+
+
+def tar(path, texts, times=0):
+    with tarfile.open(path, "w") as file:
+        for i, text in enumerate(texts):
+            for extension, data in (("jpg", b"image"), ("txt", text.encode())):
+                info = tarfile.TarInfo(f"{i}.{extension}")
+                info.size, info.mtime = len(data), times
+                file.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def caption(index, row, path):
+    sample = index.samples[row]
+    return Path(path).read_bytes()[sample["text_offset"] :][: sample["text_size"]].decode()
+
+
+def test_a_shard_of_the_same_size_with_other_captions_is_indexed_again(tmp_path, caplog):
+    paths = [tar(tmp_path / name, ["cat", "dog"]) for name in ("0.tar", "1.tar")]
+    size = Path(paths[1]).stat().st_size
+    shared_index(paths, tmp_path / "index")
+    tar(paths[1], ["a fluffy cat", "dog", "bird"])
+    assert Path(paths[1]).stat().st_size == size
+    found = shared_index(paths, tmp_path / "index")
+    assert [shard.samples for shard in found.shards] == [2, 3]
+    assert caption(found, 2, paths[1]) == "a fluffy cat"
+    assert "1 shards have changed, such as" in caplog.text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.tar", "1.tar", "index"]
+    caplog.clear()
+    assert shared_index(paths, tmp_path / "index").samples.tobytes() == found.samples.tobytes()
+    assert not caplog.text
+
+
+def test_a_copy_with_another_time_is_the_same_shard(tmp_path):
+    path = tar(tmp_path / "0.tar", ["cat"])
+    shard = shared_index([path], tmp_path / "index").shards[0]
+    os.utime(path, ns=(1, 1))
+    assert not changed_since(shard, "headers")
+    tar(path, ["cow"])
+    assert not changed_since(shard, "headers")  # nothing that the index holds has changed
+    assert changed_since(shard, "content")
+    found = shared_index([path], tmp_path / "index", digest="content")
+    assert found.shards[0].sha256 != shard.sha256
+    tar(path, ["cow"], times=5)
+    os.utime(path, ns=(int(found.shards[0].modified),) * 2)
+    assert not changed_since(found.shards[0], "headers")  # the header is looked at when a part is read
+    Path(path).unlink()
+    with pytest.raises(FileNotFoundError, match="no tar shard at"):
+        shared_index([path], tmp_path / "index")
+
+
+def test_an_index_of_an_earlier_version_is_made_again(shards, tmp_path):
+    shared_index(shards, tmp_path / "index")
+    about = tmp_path / "index" / "index.json"
+    about.write_text(json.dumps({"version": 2, "shards": []}))
+    assert len(shared_index(shards, tmp_path / "index").samples) == 7
+    assert json.loads(about.read_text())["version"] == 3
+
+
+def test_a_changed_shard_beside_an_index_that_cannot_be_written_is_read_anyhow(tmp_path, monkeypatch, caplog):
+    path = tar(tmp_path / "0.tar", ["cat"])
+    shared_index([path], tmp_path / "index")
+    tar(path, ["cat", "dog"], times=9)
+    os.utime(path, ns=(1, 1))
+
+    def refuse(self):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Lock, "taken", refuse)
+    assert len(shared_index([path], tmp_path / "index").samples) == 2
+    assert "the index is not kept: read-only" in caplog.text

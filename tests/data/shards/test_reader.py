@@ -7,8 +7,8 @@ import pytest
 from ldm.data.decode import BadSample
 from ldm.data.laion import LaionData
 from ldm.data.shards.files import ShardFiles
-from ldm.data.shards.index import build_index
-from ldm.data.shards.reader import SampleReader
+from ldm.data.shards.reader import SampleReader, shard_caption
+from ldm.data.shards.scan import build_index
 
 
 def test_a_fallback_is_taken_where_there_is_no_caption(making, tmp_path):
@@ -56,3 +56,10 @@ def test_a_profile_spends_time_on_each_stage_and_skips_bad_images(reader):
     assert list(spent) == ["reading", "decoding", "cropping"]
     assert min(spent.values()) > 0
     assert set(reader(max_pixels=1).profile([0, 1, 2], (16, 16)).values()) == {0.0}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_captions_are_read_as_every_editor_writes_them(encoding):
+    assert shard_caption("café\r\nrot\r\n".encode(encoding)) == "café\nrot"
+    with pytest.raises(BadSample, match="caption is no Unicode text"):
+        shard_caption("café".encode("cp1252"))

@@ -13,11 +13,13 @@ from ldm.data.batch import Batch
 from ldm.data.decode import Size, crop_of
 from ldm.data.latents.format import unpack
 from ldm.data.latents.manifest import check_nets, read_manifest, read_reference
+from ldm.data.shards.bad_samples import BadSamples
 from ldm.data.shards.buckets import Buckets
 from ldm.data.shards.datamodule import ShardData
 from ldm.data.shards.files import ShardFiles
 from ldm.data.shards.filters import Filters
 from ldm.data.shards.index import ShardIndex
+from ldm.data.shards.index_lock import Digest
 from ldm.data.shards.reader import SampleReader
 from ldm.diffusion.conditioning import Conditioning
 from ldm.models.protocols import TextEncoder
@@ -46,6 +48,8 @@ class LatentData(ShardData):
         cache: folder for copies of remote shards.
         cache_gigabytes: its size, at most.
         bad_samples: file to which bad samples are written, a line of json each; None for none.
+        digest: by which the index knows its shards: "headers", compared where the time of change differs, or
+            "content", always compared.
 
     Raises: FileNotFoundError if there are no latents; ValueError if they are of other sizes, or incomplete.
     """
@@ -68,6 +72,7 @@ class LatentData(ShardData):
         cache: str | None = None,
         cache_gigabytes: float = 100.0,
         bad_samples: str | None = None,
+        digest: Digest = "headers",
     ) -> None:
         super().__init__(
             buckets=buckets,
@@ -79,11 +84,11 @@ class LatentData(ShardData):
             filters=filters,
             lanes=lanes,
             window=window,
-            max_bad_fraction=max_bad_fraction,
             cache=cache,
             cache_gigabytes=cache_gigabytes,
-            bad_samples=bad_samples,
+            bad_samples=BadSamples(bad_samples, max_bad_fraction),
         )
+        self.digest = digest
         self.folder = folder if "://" in folder else str(Path(folder).resolve())
         self.manifest = read_manifest(self.folder)
         self._check_sizes()
@@ -130,10 +135,7 @@ class LatentData(ShardData):
         found = super().index
         for shard in found.shards:
             if shard.damage:
-                raise UserError(
-                    f"{shard.path} is damaged ({shard.damage}): remove it and the index, and run ldm-data "
-                    "precompute again"
-                )
+                raise UserError(f"{shard.path} {shard.damage}: remove it and run ldm-data precompute again")
         return found
 
     def made_reader(self, files: ShardFiles) -> SampleReader:
@@ -179,6 +181,10 @@ class LatentData(ShardData):
         if not self.embeddings:
             found = {name: found[name] for name in ("mean", "std")}
         return found, self.reader.caption(row)
+
+    def try_row(self, row: int) -> None:
+        """Reads a row of the index; raises BadSample if it cannot be used."""
+        self.read(row)
 
     def gathered(self, places: np.ndarray, visits: Tensor, size: Size, among: np.ndarray) -> Batch:
         """The samples at places among those used, each replaced, if need be, by another of `among`."""

@@ -79,7 +79,7 @@ class Manifest:
         Raises: ValueError if it holds latents made of something else.
         """
         begun = any(
-            folder.glob("*.tar")
+            folder.rglob("*.tar")
         )  # before latents.json is looked for, which is there before shards are
         if (folder / ABOUT).is_file():
             found = self.differences(read_manifest(str(folder)))

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -22,7 +21,7 @@ from ldm.data.latents.datamodule import LatentData
 from ldm.data.latents.encode import Encoder, Unsound
 from ldm.data.latents.format import EXTENSION, About, pack
 from ldm.data.latents.manifest import Manifest, read_manifest, reference_of
-from ldm.data.shards.index import ShardIndex
+from ldm.data.shards.index import ShardIndex, identities
 from ldm.data.worker_errors import attempt, checked
 from ldm.diffusion import random
 from ldm.utils.errors import UserError
@@ -103,17 +102,14 @@ class Chunks(Dataset[Chunk | Exception]):
 def manifest_of(data: LaionData, encoder: Encoder) -> Manifest:
     """Manifest of the latents of these shards by these nets.
 
-    Raises: ValueError if images change from visit to visit, or two shards have the same name.
+    Raises: ValueError if images change from visit to visit.
     """
     if data.crop != "centre" or data.flip:
         raise UserError(
             "an image that changes from visit to visit has no latent of its own: "
             f"crop must be centre and flip 0, got {data.crop} and {data.flip}"
         )
-    shards = [shard.path.rsplit("/", 1)[-1] for shard in data.index.shards]
-    name, count = Counter(shards).most_common(1)[0]
-    if count > 1:
-        raise UserError(f"shards must have different names, got {count} of {name}")
+    shards = identities([shard.path for shard in data.index.shards])
     source = [(name, s.sha256, s.samples) for name, s in zip(shards, data.index.shards, strict=True)]
     return Manifest(
         autoencoder=fingerprint(encoder.autoencoder),
@@ -188,7 +184,7 @@ def precompute(
 
 def _remove_leftovers(folder: Path) -> None:
     """Removes what a process left half-written, once no process can still be writing it."""
-    for left in folder.glob(".*.tmp"):
+    for left in folder.rglob(".*.tmp"):
         if time.time() - left.stat().st_mtime > LEFT:
             left.unlink(missing_ok=True)
 
@@ -197,6 +193,7 @@ def _write(path: Path, chunks: Chunks, encoder: Encoder, key: str, batch_size: i
     """Writes a shard and logs the number of its latents."""
     from webdataset import TarWriter
 
+    path.parent.mkdir(parents=True, exist_ok=True)  # of image shards in several folders
     data, count, good, start = chunks.data, 0, 0, time.perf_counter()
     loader = DataLoader(chunks, batch_size=None, num_workers=data.num_workers, collate_fn=_same)
     with replacing(path) as temporary, TarWriter(str(temporary), encoder=False, mtime=0) as writer:

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ldm.data.batch import check_fraction
 from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -20,8 +21,9 @@ class BadSamples:
         max_bad_fraction: of the samples seen, at most.
     """
 
-    def __init__(self, path: Path | None, max_bad_fraction: float) -> None:
-        self.path, self.max_bad_fraction = path, max_bad_fraction
+    def __init__(self, path: str | Path | None, max_bad_fraction: float) -> None:
+        self.path = None if path is None else Path(path)
+        self.max_bad_fraction = check_fraction("max_bad_fraction", max_bad_fraction)
         self.bad: Counter[str] = Counter()
         self.seen = 0
         self._written: set[int] | None = None

@@ -14,15 +14,16 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ldm.data.batch import Batch, OrderedData, check_fraction
+from ldm.data.batch import Batch, OrderedData
 from ldm.data.decode import BadSample, Size
 from ldm.data.shards.bad_samples import BadSamples
 from ldm.data.shards.buckets import BucketPlan, Buckets, checked_sizes, nearest_bucket
 from ldm.data.shards.files import ShardFiles
 from ldm.data.shards.filters import Filters
 from ldm.data.shards.index import ShardIndex
-from ldm.data.shards.index_lock import shared_index
+from ldm.data.shards.index_lock import Digest, shared_index
 from ldm.data.shards.reader import SampleReader
+from ldm.data.shards.usable import check_captions, check_images, check_shards, check_some
 from ldm.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class ShardData(OrderedData):
         buckets and others: see `ldm.data.laion.LaionData`.
     """
 
+    digest: Digest = "headers"
+
     def __init__(
         self,
         *,
@@ -52,20 +55,17 @@ class ShardData(OrderedData):
         filters: Filters | None,
         lanes: int,
         window: int,
-        max_bad_fraction: float,
         cache: str | None,
         cache_gigabytes: float,
-        bad_samples: str | None,
+        bad_samples: BadSamples,
     ) -> None:
         super().__init__(batch_size=batch_size, image_size=image_size, seed=seed, num_workers=num_workers)
         self.sizes: list[Size] = [(image_size, image_size)] if buckets is None else checked_sizes(buckets)
         self.bucketed = buckets is not None
         self.filters, self.lanes, self.window = filters or Filters(), lanes, window
         self.cache_bytes = int(cache_gigabytes * 1e9)
-        self.index_folder, self.cache, log_path = (
-            Path(p) if p is not None else None for p in (index, cache, bad_samples)
-        )
-        self.bad_samples = BadSamples(log_path, check_fraction("max_bad_fraction", max_bad_fraction))
+        self.index_folder, self.cache = (Path(p) if p is not None else None for p in (index, cache))
+        self.bad_samples = bad_samples
 
     # What a data set defines.
 
@@ -86,7 +86,7 @@ class ShardData(OrderedData):
     @cached_property
     def index(self) -> ShardIndex:
         """The index of the shards, read or made."""
-        return shared_index(*self.places())
+        return shared_index(*self.places(), digest=self.digest)
 
     def places(self) -> tuple[list[str], Path | None]:
         """Paths of the shards and the folder of their index, which may not be there yet."""
@@ -100,12 +100,26 @@ class ShardData(OrderedData):
     def kept(self) -> Int64[np.ndarray, " n"]:
         """Rows of the index that are used."""
         samples = self.index.samples
+        check_shards(self.index.shards, self.bad_samples.max_bad_fraction)
+        check_images(self.index)
         kept = np.flatnonzero(self.filters(samples) & (samples["image_size"] > 0))
         log.info("%d of %d samples are used", len(kept), len(samples))
-        for shard in self.index.shards:
-            if shard.damage:
-                log.warning("%s: %s; %d samples before it", shard.path, shard.damage, shard.samples)
+        if not len(kept):
+            raise UserError(f"no sample is left to train on: data.filters leave none of {len(samples)}")
         return kept
+
+    def check_usable(self) -> None:
+        """Makes sure that there is something to train on.
+
+        Raises: ValueError with the reason and the key to set.
+        """
+        rows = self.kept
+        check_captions(self.index, rows, self.reader.field, self.reader.fallback, self.reader)
+        check_some(rows, self.try_row)
+
+    def try_row(self, row: int) -> None:
+        """Reads a row of the index; raises BadSample if it cannot be used."""
+        raise UserError(f"{type(self).__name__} does not define try_row")
 
     def buckets_of(self, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Bucket of each of some rows of the index."""

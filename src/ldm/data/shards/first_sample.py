@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from ldm.data.decode import BadSample, decode
 from ldm.data.shards.index import IMAGES, open_binary
+from ldm.data.shards.reader import shard_caption
 from ldm.utils.errors import UserError
+from ldm.utils.folders import is_clutter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,9 @@ def first_sample(
         raise UserError(f"{path}: its first sample, {name or 'none'}, has no image")
     try:
         size = decode(kinds["image"], (image_size, image_size), max_pixels).size
+        return FirstSample(name=name, size=size, caption=_caption(kinds, caption, fallback))
     except BadSample as error:
         raise UserError(f"{path}: its first sample, {name}, cannot be used: {error}") from error
-    return FirstSample(name=name, size=size, caption=_caption(kinds, caption, fallback))
 
 
 def _first_parts(file: object) -> tuple[str, dict[str, bytes]]:
@@ -61,7 +63,7 @@ def _first_parts(file: object) -> tuple[str, dict[str, bytes]]:
             folder, _, base = member.name.rpartition("/")
             stem, _, extension = base.partition(".")
             name = f"{folder}/{stem}".lstrip("/")
-            if not member.isfile():
+            if not member.isfile() or is_clutter(member.name):
                 continue
             if first and name != first:
                 break
@@ -76,5 +78,5 @@ def _caption(parts: dict[str, bytes], field: str, fallback: str | None) -> str:
     except ValueError:
         said = {}
     said = said if isinstance(said, dict) else {}
-    texts = [parts.get("txt", b"").decode(errors="replace") if field == "txt" else said.get(field)]
+    texts = [shard_caption(parts.get("txt", b"")) if field == "txt" else said.get(field)]
     return next((str(t).strip() for t in [*texts, said.get(fallback)] if t), "")

@@ -11,6 +11,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ldm.utils.errors import UserError
+from ldm.utils.folders import is_clutter
+from ldm.utils.image_files import read_image
+from ldm.utils.image_modes import UNREADABLE
 
 
 def read_shards(paths: Sequence[Path]) -> Iterator[dict[str, bytes]]:
@@ -41,15 +44,18 @@ def decode_image(data: bytes, mode: str, where: str) -> UInt8[np.ndarray, "h w c
 
     Args:
         data: PNG, JPEG, ...
-        mode: PIL's, "RGB" or "RGBA".
+        mode: "RGB", as `ldm.utils.image_files.read_image` reads it, or "RGBA", with its opacity.
         where: the image's name, for the error message.
 
     Raises:
         ValueError: if it is damaged.
     """
     try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert(mode))
-    except (OSError, SyntaxError, ValueError) as error:
+        if mode == "RGB":
+            return np.asarray(read_image(data)[0])
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert(mode))
+    except UNREADABLE as error:
         raise UserError(f"{where}: damaged image: {error}") from error
 
 
@@ -60,7 +66,7 @@ def _samples(path: Path) -> Iterator[dict[str, bytes]]:
         packed = file.read(2) == b"\x1f\x8b"
     with tarfile.open(path, "r:gz" if packed else "r:") as tar:
         for member in tar:
-            if not member.isfile():
+            if not member.isfile() or is_clutter(member.name):
                 continue
             folder, _, base = member.name.rpartition("/")
             first, _, extension = base.partition(".")

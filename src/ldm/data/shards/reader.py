@@ -10,6 +10,19 @@ import numpy as np
 from ldm.data.decode import BadSample, Decoded, Size, crop_of, cropped, decode
 from ldm.data.shards.files import ShardFiles
 from ldm.data.shards.index import PARTS
+from ldm.utils.errors import UserError
+from ldm.utils.text_files import caption_of
+
+
+def shard_caption(data: bytes) -> str:
+    """The caption in the text part of a sample.
+
+    Raises: BadSample for another encoding than Unicode.
+    """
+    try:
+        return caption_of(data, "caption")
+    except UserError as error:
+        raise BadSample("caption is no Unicode text") from error
 
 
 class SampleReader:
@@ -36,7 +49,8 @@ class SampleReader:
         size = int(sample[f"{part}_size"])
         if size < 0:
             return None
-        return self.files.read(int(sample["shard"]), int(sample[f"{part}_offset"]), size)
+        offset, header = int(sample[f"{part}_offset"]), int(sample[f"{part}_header"])
+        return self.files.read(int(sample["shard"]), offset, size, header)
 
     def image(self, row: int, target: Size) -> Decoded:
         """The decoded image, large enough for a height and width.
@@ -55,7 +69,7 @@ class SampleReader:
         """
         text = None
         if self.field == "txt":
-            text = (self.part(row, "text") or b"").decode(errors="replace").strip()
+            text = shard_caption(self.part(row, "text") or b"")
         for name in (self.field if self.field != "txt" else None, self.fallback):
             if not text and name is not None:
                 text = str(self._said(row).get(name) or "").strip()

@@ -13,12 +13,12 @@ def stored_samples(data: Any) -> Iterator[Sample]:
     """The samples of a data set as they go into shards.
 
     Args:
-        data: an `ImageFolderData`, whose files are stored as they are, or a data set in memory, whose
-            pixels are encoded without loss.
+        data: an `ImageFolderData`, whose files are stored as they are where shards hold such, or a data set
+            in memory, whose pixels are encoded without loss.
     """
     if isinstance(data, ImageFolderData):
-        for path in data.paths():
-            yield of_file(path, data.caption(path))
+        for path, caption in data.captioned():
+            yield of_file(path, caption)
         return
     images, captions = data.read()
     for pixels, caption in zip(images, captions, strict=True):

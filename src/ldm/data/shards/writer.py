@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,11 @@ from PIL import Image
 
 from ldm.utils.errors import UserError
 from ldm.utils.files import replacing_folder
+from ldm.utils.image_files import head_of, read_image
+from ldm.utils.image_modes import UNREADABLE
+
+STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+"""Format of PIL -> extension in a shard, of the formats that shards hold."""
 
 
 class Sample(NamedTuple):
@@ -51,21 +56,42 @@ def write_shards(samples: Iterator[Sample], folder: Path, per_shard: int = 1000)
     return count
 
 
-def encoded(image: Image.Image, caption: str) -> Sample:
-    """A sample of a decoded image, as PNG."""
+def encoded(image: Image.Image, caption: str, said: Mapping[str, Any] | None = None) -> Sample:
+    """A sample of a decoded image, as PNG.
+
+    Args:
+        image: RGB.
+        caption: of the image.
+        said: what is known besides.
+    """
     out = io.BytesIO()
     image.save(out, "PNG")
-    return Sample(out.getvalue(), "png", caption, {"width": image.width, "height": image.height})
+    size = {"width": image.width, "height": image.height}
+    return Sample(out.getvalue(), "png", caption, size | dict(said or {}))
+
+
+def of_bytes(data: bytes, caption: str, said: Mapping[str, Any] | None = None) -> Sample:
+    """A sample of the bytes of an image file: as they are, or as PNG if shards hold no such files.
+
+    Args:
+        data: of a file that can be decoded.
+        caption: of the image.
+        said: what is known besides.
+
+    Raises: one of `UNREADABLE` if it is no image.
+    """
+    kind, (height, width) = head_of(data)
+    if kind not in STORED:
+        return encoded(read_image(data)[0], caption, said)
+    return Sample(data, STORED[kind], caption, {"width": width, "height": height} | dict(said or {}))
 
 
 def of_file(path: Path, caption: str) -> Sample:
-    """A sample of an image file, its bytes as they are.
+    """A sample of an image file.
 
     Raises: ValueError if it is no image.
     """
     try:
-        with Image.open(path) as image:
-            said = {"width": image.width, "height": image.height, "name": path.name}
-    except (OSError, SyntaxError) as error:
+        return of_bytes(path.read_bytes(), caption, {"name": path.name})
+    except UNREADABLE as error:
         raise UserError(f"{path}: cannot be read as an image: {error}") from error
-    return Sample(path.read_bytes(), path.suffix.lower().lstrip("."), caption, said)
