@@ -62,16 +62,21 @@ def entry(
 
                     print(shown(config_name, arguments))
                     return report.status
-                from ldm.cli.hydra_internals import mode
-
-                with _hydra(config_name, arguments) as hydra:
-                    job = _job(task, config_name, arguments, checks, report)
-                    mode(hydra, arguments.config_name or config_name, job, arguments)()
+                _run(task, config_name, arguments, checks, report)
             return report.status
 
         return main
 
     return decorate
+
+
+def _run(task: Task, command: str, arguments: Namespace, checks: Checks, report: Report) -> None:
+    """Does what the flags ask for: the task, a sweep of it or a print of its config."""
+    from ldm.cli.hydra_internals import mode
+
+    with _hydra(command, arguments) as hydra:
+        job = _job(task, command, arguments, checks, report)
+        mode(hydra, arguments.config_name or command, job, arguments)()
 
 
 @contextlib.contextmanager
