@@ -32,7 +32,7 @@ HOMES = {
     "omegaconf": {"cli"},
     "lightning": {"data", "training", "planning", "cli"},
     "webdataset": {"data"},
-    "wandb": set(),
+    "wandb": {"training"},
     "open_clip": {"models", "cli"},
     "safetensors": {"checkpoints"},
     "diffusers": set(),

@@ -144,9 +144,8 @@ def _job(
             # Lightning turns ctrl-C into an exit after its clean-up
             if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
                 raise
-            report.interrupted(
-                jobs.resume_line(command, arguments, config) if checks.resumable else "interrupted"
-            )
+            line = jobs.resume_line(command, arguments, config) if checks.resumable else "interrupted"
+            report.interrupted(line)
         except Exception as error:
             if report.error(error, keys_of(config)) == USAGE:
                 jobs.discard_empty_run()
