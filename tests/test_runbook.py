@@ -101,7 +101,8 @@ def in_miniature(command, arguments):
         first = "experiment=sd_autoencoder" in arguments
         nets = [*SMALL_AUTOENCODER, *SMALL_FIRST] if first else SMALL_NETS
         accumulate = 2 if any("sd_scale" in a for a in arguments) else 1
-        return [*kept, *SMALL_RUN, *nets, size, f"trainer.accumulate_grad_batches={accumulate}"]
+        fast = ["optimizer.lr=0.1"] if "adapters=lora" in arguments else []  # updates that are no rounding
+        return [*kept, *SMALL_RUN, *nets, size, f"trainer.accumulate_grad_batches={accumulate}", *fast]
     if command == "ldm-sample":
         return [*kept, "num_inference_steps=1", "height=64", "width=64", "threads=1"]
     if command == "ldm-plan":

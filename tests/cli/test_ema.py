@@ -180,7 +180,7 @@ def test_other_averages_than_those_of_the_checkpoint_are_refused(finished, tmp_p
         steps = "trainer.max_steps=41"
         assert train.main([*SHORT, *given, resume, steps, f"hydra.run.dir={tmp_path}/run", *changes]) == 2
         last = capsys.readouterr().err.strip().splitlines()[-1]
-        assert "power_ema: cannot change while a run goes on: the checkpoint has [0.05, 0.1], got" in last
+        assert "task.power_ema: cannot change on resume from [0.05, 0.1] to" in last
 
 
 def test_the_config_in_a_snapshot_is_plain_and_says_its_step(finished):

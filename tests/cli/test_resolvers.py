@@ -25,7 +25,7 @@ def test_a_factor_that_is_no_number_is_an_error_of_its_own_key(key, capsys):
     assert line == f"ldm-train: {key}: must be int, got 'many'"
 
 
-@pytest.mark.parametrize(("mode", "offline"), [("online", False), ("offline", True), ("disabled", True)])
+@pytest.mark.parametrize(("mode", "offline"), [("online", False), ("offline", True), ("disabled", False)])
 def test_wandb_is_offline_as_its_variable_says(monkeypatch, mode, offline):
     monkeypatch.setenv("WANDB_MODE", mode)
     assert OmegaConf.create({"offline": "${wandb_offline:}"}).offline is offline

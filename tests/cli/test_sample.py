@@ -175,8 +175,8 @@ def test_inpainting_leaves_the_rest_as_it_is(folder):
         ("{", "cannot be read"),
         ('{"kind": "text2img"}', "holds no recipe"),
         (
-            '{"kind": "text2img", "prompt": "x", "negative_prompt": null, "seed": 0, "sha256": {},'
-            '"draws": 2,'
+            '{"kind": "text2img", "prompt": "x", "negative_prompt": null, "seed": 0, "number": 0,'
+            '"sha256": {}, "draws": 2,'
             '"checkpoint": null, "variant": null, "prediction": null, "ema": true, "dtype": "fp32",'
             '"vae_slicing": false,'
             '"vae_tiling": false, "scheduler": {"_target_": "os.system", "command": "touch owned"}}',

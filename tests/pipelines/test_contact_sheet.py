@@ -11,7 +11,8 @@ from PIL import Image
 from ldm.pipelines.contact_sheet import SHEET, read_jobs, write_sheet, write_table
 from ldm.pipelines.recipe import save_with_recipe
 
-RECIPE = {"kind": "text2img", "prompt": "a cat", "seed": 5, "sha256": {}, "scale": 1}
+RECIPE = {"kind": "text2img", "checkpoint": None, "prompt": "a cat", "negative_prompt": None, "seed": 5}
+RECIPE |= {"number": 0, "sha256": {}, "scale": 1}
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 

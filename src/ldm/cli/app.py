@@ -62,7 +62,9 @@ def entry(
 
                     print(shown(config_name, arguments))
                     return report.status
-                _run(task, config_name, arguments, checks, report)
+                with _hydra(config_name, arguments) as hydra:
+                    job = _job(task, config_name, arguments, checks, report)
+                    _mode(hydra, config_name, job, arguments)()
             return report.status
 
         return main
@@ -70,13 +72,13 @@ def entry(
     return decorate
 
 
-def _run(task: Task, command: str, arguments: Namespace, checks: Checks, report: Report) -> None:
-    """Does what the flags ask for: the task, a sweep of it or a print of its config."""
+def _mode(
+    hydra: "Hydra", command: str, job: Callable[["DictConfig"], None], arguments: Namespace
+) -> Callable[[], Any]:
+    """The action that the flags ask for: the job, a sweep of it or a print of its config."""
     from ldm.cli.hydra_internals import mode
 
-    with _hydra(command, arguments) as hydra:
-        job = _job(task, command, arguments, checks, report)
-        mode(hydra, arguments.config_name or command, job, arguments)()
+    return mode(hydra, arguments.config_name or command, job, arguments)
 
 
 @contextlib.contextmanager

@@ -53,32 +53,39 @@ def run(config: dict[str, Any], directory: str | Path) -> None:
     quieten_lightning()
     check_ranks(config["trainer"])
     with explained(directory), owned(directory):
-        train(config, directory)
+        resumed = resumption(config, directory)
+        config = resumed.config
+        initial = load_initial(config)
+        check_model(config, initial)
+        nets = config if initial is None else without_pretrained(config)
+        data = None if config["task"] is None else checked_data(config, initial)
+        loaded = loaded_autoencoder(config, directory, initial)
+        summary = begin(resumed, directory)  # nothing is written before
+        autoencoder, node = first_stage(config, directory, initial, data, summary, loaded)
+        if data is not None:
+            stored = model_config(nets, node)
+            module = diffusion_model(nets, autoencoder, initial)
+            module.metadata = checkpoint_metadata(config, autoencoder, stored)
+            del initial  # its nets are as large as those in training
+            fit(module, data, config, summary, resumed.point)
+            if initialised() or is_main():  # ranks of a finished run do not meet: the first does what is left
+                conclude(module, data, config, stored, directory, summary)
+        if is_main():
+            log.info("report: %s", write_report(directory))
 
 
-def train(config: dict[str, Any], directory: Path) -> None:
-    """Trains in a directory that belongs to this run."""
-    resumed = resumption(config, directory)
-    config = resumed.config
-    initial = load_initial(config)
-    check_model(config, initial)
-    nets = config if initial is None else without_pretrained(config)
-    data = None if config["task"] is None else checked_data(config, initial)
-    loaded = loaded_autoencoder(config, directory, initial)
-    summary = begin(resumed, directory)  # nothing is written before
-    autoencoder, node = first_stage(config, directory, initial, data, summary, loaded)
-    if data is not None:
-        stored = model_config(nets, node)
-        module = diffusion_model(nets, autoencoder, initial)
-        module.metadata = checkpoint_metadata(config, autoencoder, stored)
-        del initial  # its nets are as large as those in training
-        fit(module, data, config, summary, resumed.point)
-        if initialised() or is_main():  # the ranks of a finished run do not meet: the first does what is left
-            sample_arguments = save_trained(module, stored, config["init_checkpoint"], directory)
-            summary.add(**facts(module, data, config, sample_arguments))
-            score(module, data, config, directory, summary)
-    if is_main():
-        log.info("report: %s", write_report(directory))
+def conclude(
+    module: LatentDiffusion,
+    data: Any,
+    config: dict[str, Any],
+    stored: dict[str, Any],
+    directory: Path,
+    summary: Summary,
+) -> None:
+    """Writes the model, with `stored` as its config, and scores it."""
+    sample_arguments = save_trained(module, stored, config["init_checkpoint"], directory)
+    summary.add(**facts(module, data, config, sample_arguments))
+    score(module, data, config, directory, summary)
 
 
 def check_ranks(trainer: dict[str, Any]) -> None:

@@ -126,6 +126,6 @@ def _is_own(name: str) -> bool:
     return getattr(sys.modules[top], "__file__", None) == str(file)
 
 
-def _lies_in(module: ModuleType, folder: Path) -> bool:
+def _lies_in(module: Any, folder: Path) -> bool:  # some packages register other objects
     file = getattr(module, "__file__", None)
     return file is not None and Path(file).is_relative_to(folder)
