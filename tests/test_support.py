@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+import tiers
 import torch
 from beartype import beartype
 from jaxtyping import Float
@@ -130,3 +131,10 @@ def test_files_that_begin_first_exist(request):
     )
     folder = Path(__file__).parent
     assert [name for name in conftest.LONGEST_FIRST if not (folder / name).is_file()] == []
+
+
+def test_long_tests_are_names_that_exist():
+    named = [(file, name) for file, names in tiers.LONG.items() for name in names]
+    named += [tuple(name.split("::")) for name in tiers.ONE_IN]
+    for file, name in named:
+        assert f"\ndef {name.partition('[')[0]}" in (Path(__file__).parent / file).read_text(), name
