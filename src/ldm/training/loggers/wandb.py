@@ -67,14 +67,14 @@ class WandbLog(WandbLogger):
     def experiment(self) -> Any:
         """The run of W&B, offline if there is no other way."""
         try:
-            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+            return super().experiment
         except wandb.Error as error:
             if self.is_offline:
                 raise
             log.warning("W&B: %s; the run goes on offline: `wandb sync` uploads it later", _line(error))
         self._offline = self.is_offline = True
         del self._wandb_init["resume"]
-        return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        return super().experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
